@@ -1,0 +1,3 @@
+"""The place of audio generation and audio-visual models; exports nothing yet."""
+
+__all__: list[str] = []

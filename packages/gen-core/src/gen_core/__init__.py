@@ -1,0 +1,3 @@
+"""The place of x; exports nothing yet."""
+
+__all__: list[str] = []
