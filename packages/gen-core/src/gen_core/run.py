@@ -1,0 +1,152 @@
+"""A run directory: what was asked, where it ran, what was measured.
+
+    run = Run.create("runs/a", config)  # the same configuration again: the same run, to be continued
+    run.log(step=10, metrics={"loss": 0.5})
+    Run.open("runs/a").metrics()  # [{"step": 10, "loss": 0.5}]
+
+Every file but metrics.jsonl appears whole or not at all; metrics.jsonl may lose its last line to a crash, no more.
+"""
+
+import difflib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Self
+
+from gen_core.config import differences, to_dict, to_json
+
+__all__ = ["Run", "environment"]
+
+
+class Run:
+    """runs/NAME/{config.json, environment.json, summary.txt, metrics.jsonl, quality.json, samples/step-000123.png,
+    checkpoints/, report.html}. Making a `Run` touches nothing; `create` and `open` look."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Any = None) -> Self:
+        """The run at `path`, made if need be; environment.json tells of the process that made it.
+
+        Args:
+            config: a dataclass, or a mapping in JSON's types; None is `{}` for a new run and fits any old one.
+
+        Raises:
+            ValueError: if the run has another configuration.
+        """
+        run = cls(path)
+        wanted = to_dict(config) if not isinstance(config, Mapping | None) else to_json(config or {}, "config")
+        if not (run.path / "config.json").exists():
+            run.write("environment.json", environment())
+            run.write("config.json", wanted)  # last: this file makes the directory a run
+        elif config is not None and (changed := differences(run.config(), wanted)):
+            raise ValueError(
+                f"{run.path} holds a run with another configuration ({'; '.join(changed)}); "
+                f"choose another directory, or the same configuration to continue that run"
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The run at `path`.
+
+        Raises:
+            FileNotFoundError: if there is none, with the sibling of the nearest name.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").exists():
+            siblings = [found.parent.name for found in sorted(run.path.parent.glob("*/config.json"))]
+            nearest = difflib.get_close_matches(run.path.name, siblings, n=1)
+            remedy = f"did you mean {run.path.parent / nearest[0]}?" if nearest else "give the directory of a run"
+            raise FileNotFoundError(f"{run.path} is no run (no config.json); {remedy}")
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """The configuration, for `gen_core.config.from_dict`."""
+        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append `{"step": step, ...}` to metrics.jsonl; inf and nan, which JSON lacks, are "inf", "-inf" and "nan"."""
+        if "step" in metrics:
+            raise ValueError(f"a metric cannot be named 'step', got {dict(metrics)}; rename it")
+        line = json.dumps(to_json({"step": step} | {name: float(value) for name, value in metrics.items()}))
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "metrics.jsonl", "a+b") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # a crash tore the last line off
+                self.rewind(step)
+                return self.log(step, metrics)
+            file.write(line.encode() + b"\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl as they were logged; a last line that a crash tore off is left out."""
+        file, found = self.path / "metrics.jsonl", []
+        *whole, _torn = file.read_text(encoding="utf-8").split("\n") if file.exists() else [""]
+        for number, line in enumerate(whole, 1):
+            try:
+                found.append({name: v if name == "step" else float(v) for name, v in json.loads(line).items()})
+            except (ValueError, AttributeError):
+                raise ValueError(f"{file} line {number} is no JSON object: {line!r}; mend it or delete it") from None
+        return found
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after `step`, for an exact resume from there."""
+        kept = [json.dumps(to_json(entry)) + "\n" for entry in self.metrics() if entry["step"] <= step]
+        if (self.path / "metrics.jsonl").exists():
+            self.write("metrics.jsonl", "".join(kept))
+
+    def write(self, name: str, content: Any) -> Path:
+        """Write a file (`name` may have folders) whole or not at all: text, bytes, or anything with a JSON form."""
+        if not isinstance(content, str | bytes):
+            content = json.dumps(to_json(content, name), indent=2, ensure_ascii=False) + "\n"
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to repeat a run elsewhere: machine, versions, source, command line, start (UTC)."""
+    import torch  # seconds, when nobody has imported it yet
+
+    ours = [d for d in distributions() if (d.name or "").startswith("gen-") or d.name in ("accelerate", "numpy")]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git": _git_hash(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": {d.name: d.version for d in sorted(ours, key=lambda d: d.name)} | {"torch": str(torch.__version__)},
+    }
+
+
+def _git_hash() -> str | None:
+    """The commit of the working directory, marked -dirty if files differ from it; None outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return None
