@@ -88,7 +88,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / "metrics.jsonl", "a+b") as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # a crash tore the last line off
-                self.rewind(step)
+                self.rewind(sys.maxsize)
                 return self.log(step, metrics)
             file.write(line.encode() + b"\n")
 
