@@ -1,0 +1,160 @@
+"""Moving averages of weights, as a callback: constant, warmed up, power-function and, afterwards, any of those.
+
+    ema = EMA("net", power(0.10))                       # of task.net
+    trainer = Trainer(task, callbacks=[ema, ...])
+    with ema.swapped():                                 # task.net holds the average inside
+        samples = ...
+
+[Karras24] Analyzing and improving the training dynamics of diffusion models, arXiv:2312.02696.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gen_core.callbacks import Callback
+from gen_core.checkpoint import shard_like
+
+Decay = Callable[[int], float]
+
+
+def constant(decay: float) -> Decay:
+    """The same decay at every update."""
+    return lambda n: decay
+
+
+def warmup(decay: float, inv_gamma: float = 1.0, exponent: float = 2 / 3) -> Decay:
+    """1 - (1 + (n - 1) / inv_gamma)^-exponent, at most `decay`; exponent 1 is the plain average of what was seen.
+
+    >>> [warmup(1.0, exponent=1.0)(n) for n in (1, 2, 4)]
+    [0.0, 0.5, 0.75]
+    """
+    return lambda n: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -exponent)
+
+
+def power(sigma_rel: float) -> Decay:
+    """The power-function average (1 - 1/n)^(gamma + 1), whose profile is t^gamma ([Karras24] eq. 1-2).
+
+    Args:
+        sigma_rel: width of the profile relative to the length of training, in (0, 0.28).
+    """
+    exponent = gamma(sigma_rel) + 1
+    return lambda n: (1 - 1 / n) ** exponent
+
+
+def gamma(sigma_rel: float) -> float:
+    """The exponent of a profile t^gamma on [0, 1] with standard deviation `sigma_rel` ([Karras24] eq. 126).
+
+    sigma^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), solved for its largest root.
+
+    >>> round(gamma(0.05), 4), round(gamma(0.10), 4)
+    (16.9722, 6.9372)
+    """
+    if not 0 < sigma_rel < 12**-0.5:
+        raise ValueError(f"sigma_rel must lie between 0 and 0.2887 (a flat profile), got {sigma_rel}")
+    s = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
+
+
+def posthoc(snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: float) -> np.ndarray:
+    """Weights with which stored power-function averages add up to one that was not kept ([Karras24] section 3.2).
+
+    Least squares between profiles: with p_i(t) = (g_i + 1) t^g_i / t_i^(g_i + 1) on [0, t_i], solve A w = b,
+    A_ij = integral of p_i p_j, b_i = integral of p_i and the target's profile.
+
+    Args:
+        snapshots: (step, sigma_rel) of each stored average.
+        step, sigma_rel: of the wanted one.
+
+    Returns:
+        one weight per snapshot; multiply and add the stored tensors.
+    """
+    t = np.array([s for s, _ in snapshots], dtype=np.float64)
+    g = np.array([gamma(s) for _, s in snapshots])
+
+    def inner(t1, g1, t2, g2):
+        """(g1 + 1)(g2 + 1) / (g1 + g2 + 1) * min^(g1 + g2 + 1) / (t1^(g1 + 1) t2^(g2 + 1)), without overflow."""
+        small = np.minimum(t1, t2)
+        scale = (small / t1) ** g1 * (small / t2) ** g2 / np.maximum(t1, t2)
+        return (g1 + 1) * (g2 + 1) / (g1 + g2 + 1) * scale
+
+    a = inner(t[:, None], g[:, None], t[None], g[None])
+    return np.linalg.lstsq(a, inner(t, g, float(step), gamma(sigma_rel)), rcond=None)[0]
+
+
+class EMA(Callback):
+    """Average of a module's weights in float32 (or wider), updated after every step and checkpointed.
+
+    bf16 weights are averaged in float32, where a decay of .9999 still moves; integer buffers are copied.
+
+    Args:
+        module: a module of the task, or its dotted name; "" is the whole task.
+        decay: a number, or a function of the update's number 1, 2, ...: `constant`, `warmup`, `power`.
+        name: of its file in a checkpoint, `{name}.safetensors`, whose keys are the module's own.
+    """
+
+    order = -20  # before whoever samples from it
+
+    def __init__(self, module: nn.Module | str, decay: float | Decay, name: str = "ema"):
+        self.module, self.name = module, name
+        self.decay = constant(decay) if isinstance(decay, float | int) else decay
+        self.updates = 0
+        self.average: dict[str, Tensor] = {}
+
+    def on_train_begin(self, t: Any) -> None:
+        if isinstance(self.module, str):
+            self.module = t.task.get_submodule(self.module)
+        own = self._own()
+        if not self.average:
+            self.average = {k: _wide(v.detach()).clone() for k, v in own.items()}
+        else:
+            self.average = {k: shard_like(v, own[k]).to(own[k].device) for k, v in self.average.items()}
+
+    @torch.no_grad()
+    def on_step_end(self, t: Any, metrics: Any) -> None:
+        self.updates += 1
+        own = self._own()
+        floats = [k for k, v in own.items() if v.is_floating_point()]
+        averages, current = [self.average[k] for k in floats], [_wide(own[k].detach()) for k in floats]
+        torch._foreach_lerp_(averages, current, 1 - self.decay(self.updates))  # pyright: ignore[reportPrivateImportUsage]
+        for k in own.keys() - set(floats):
+            self.average[k].copy_(own[k])
+
+    @contextmanager
+    def swapped(self):
+        """Inside, the module holds the average and is in evaluation mode; its own weights come back after."""
+        own = self._own()
+        kept = {k: v.detach().clone() for k, v in own.items()}
+        assert isinstance(self.module, nn.Module)
+        training = self.module.training
+        self._fill(self.average)
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self._fill(kept)
+            self.module.train(training)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, **self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state.pop("updates", 0)
+        self.average = state
+
+    def _own(self) -> dict[str, Tensor]:
+        assert isinstance(self.module, nn.Module), "EMA is used before training began"
+        return self.module.state_dict()
+
+    @torch.no_grad()
+    def _fill(self, values: dict[str, Tensor]) -> None:
+        for k, v in self._own().items():
+            v.copy_(values[k])
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

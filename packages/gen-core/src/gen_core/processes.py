@@ -1,0 +1,156 @@
+"""Processes that train together: one wrapper around Accelerate and torch.distributed.
+
+    group = Processes(device, "bf16")
+    model, optimizers = group.wrap(task)       # autocast, DDP or FSDP2, as launched
+    group.reduce(statistics, "sum")
+
+With one process everything here is the identity.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gen_core.runtime import _map, float32_outputs
+from gen_core.task import Task
+
+
+class Processes:
+    """The processes that a launcher (`torchrun`, `accelerate launch`) started, or this one alone.
+
+    Raises:
+        ValueError: when the launcher started more processes than see each other.
+    """
+
+    def __init__(self, device: torch.device, precision: str):
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, GradientState
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        # One process may make trainers of several precisions and devices in turn; accelerate keeps singletons.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)  # an update may use some of them (GAN)
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=[ddp])
+        self.device, self.precision = device, precision
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        launched = int(os.environ.get("WORLD_SIZE", 1))
+        if launched != self.world:
+            raise ValueError(
+                f"the launcher started {launched} processes but each sees a world of {self.world}; "
+                "unset ACCELERATE_* variables that say otherwise, or launch with torchrun"
+            )
+        self._host: Any = dist.new_group(backend="gloo") if self.world > 1 else None  # never waits for a GPU
+
+    def wrap(self, task: Task) -> tuple[nn.Module, dict[str, Optimizer]]:
+        """The task behind one forward, moved, replicated or sharded, and its optimisers.
+
+        Raises:
+            ValueError: for BatchNorm with local statistics, which several processes would compute differently.
+        """
+        if self.world > 1:
+            _refuse_local_batchnorm(task, self.world)
+        if self.precision == "bf16":
+            float32_outputs(task)
+        task.to(self.device)
+        if self.accelerator.distributed_type.value == "FSDP":
+            named = task.optimizers()
+            model, *wrapped = self.accelerator.prepare(task, *named.values())
+            return model, {name: w.optimizer for name, w in zip(named, wrapped, strict=True)}
+        if self.world > 1:  # DDP leaves out frozen parameters, and a task without gradients has no DDP
+            for tensor in task.state_dict().values():
+                dist.broadcast(tensor, src=0)
+        model: nn.Module = task
+        if any(p.requires_grad for p in task.parameters()):
+            model = self.accelerator.prepare_model(task)
+        if self.world > 1:
+            model.broadcast_buffers = False  # type: ignore[assignment]  # buffers hold reduced statistics, not rank 0's
+        return model, task.optimizers()
+
+    def no_sync(self, model: nn.Module):
+        """Inside, gradients add up on each process and are not averaged yet."""
+        return self.accelerator.no_sync(model)
+
+    def reduce(self, x: Any, op: str = "mean") -> Any:
+        """Mean, sum, min or max over processes of tensors in nested dicts and tuples; on all of them."""
+        if self.world == 1:
+            return x
+        operator = {"mean": dist.ReduceOp.SUM, "sum": dist.ReduceOp.SUM}
+        operator |= {"min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
+
+        def one(tensor: Tensor) -> Tensor:
+            tensor = tensor.detach().clone()
+            dist.all_reduce(tensor, operator[op])
+            return tensor / self.world if op == "mean" else tensor
+
+        return _map(one, x)
+
+    def gather(self, x: Any) -> Any:
+        """Rows of every process in the order of ranks, on all of them; every process brings as many."""
+        if self.world == 1:
+            return x
+
+        def one(tensor: Tensor) -> Tensor:
+            parts = [torch.empty_like(tensor) for _ in range(self.world)]
+            dist.all_gather(parts, tensor.detach().contiguous())
+            return torch.cat(parts)
+
+        return _map(one, x)
+
+    def agree(self, flag: int) -> int:
+        """The largest flag of any process, on all of them."""
+        if self._host is None:
+            return flag
+        shared = torch.tensor(flag)
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._host)
+        return int(shared)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self._host is not None:
+            dist.barrier(group=self._host)
+
+
+@contextmanager
+def signals(note: Callable[[int], None]) -> Iterator[None]:
+    """Inside, the first SIGINT or SIGTERM is noted, and the handlers of before come back: a second one acts at once.
+
+    Only the main thread may handle signals; in another, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, _frame: Any) -> None:
+        note(number)
+        restore()
+
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _refuse_local_batchnorm(task: nn.Module, world: int) -> None:
+    batchnorm = nn.modules.batchnorm._BatchNorm
+    for name, module in task.named_modules():
+        local = isinstance(module, batchnorm) and not isinstance(module, nn.SyncBatchNorm)
+        if local and any(p.requires_grad for p in module.parameters()):
+            raise ValueError(
+                f"{name} is a BatchNorm, which under {world} processes sees only its own rows; "
+                "use GroupNorm or nn.SyncBatchNorm.convert_sync_batchnorm"
+            )

@@ -1,0 +1,375 @@
+"""The training loop, once: order, updates, micro-batches, processes, signals, exact resume.
+
+    trainer = Trainer(task, run="runs/a", seed=0, callbacks=[Progress(), Jsonl(), Checkpoint(every=500)])
+    trainer.fit(Loader(digits(), batch_size=128), steps=2000)
+
+A step is one call of `task.step`. `batch_size` is the global batch: the number of processes and `micro_batch` decide
+where and in how many pieces it is computed, never what is computed. Before every step the global random streams are
+keyed by (seed, step, rank), and `randn_like`, `randn` and `rand` draw rows of one global draw keyed by (seed, step).
+So the same seed gives the same curve on one process or several, in one piece or interrupted anywhere.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import repeat
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gen_core import checkpoint
+from gen_core.callbacks import Callback
+from gen_core.data import Data
+from gen_core.processes import Processes, signals
+from gen_core.run import Run
+from gen_core.runtime import _map, key, seed_all, select_device, select_precision, to_device
+from gen_core.schedule import Schedule, constant
+from gen_core.task import Task
+
+
+class NonFiniteLoss(ValueError):
+    """A loss became infinite or not a number; the last checkpoint is from before."""
+
+
+class Interrupted(SystemExit):
+    """A signal ended training after a whole step and a checkpoint; the exit code is 128 + signal."""
+
+
+class Trainer:
+    """Runs a task on whatever devices there are.
+
+    Args:
+        task: what is trained; it is moved to the device, and its optimisers are made there.
+        run: the directory that metrics and checkpoints go to; None keeps nothing.
+        seed: key of everything random in training. Initial weights are the caller's: `seed_all(seed)` before.
+        device: auto, cpu, cuda, cuda:N or mps. Several processes come from `torchrun` or `accelerate launch`.
+        precision: auto, bf16 (autocast; weights, network outputs and losses stay float32) or fp32.
+        micro_batch: rows per forward pass and process, to fit memory; None is all of them.
+        clip: largest norm of the gradient of one update.
+        schedule: step -> factor on every optimiser's learning rate.
+        callbacks: called in the order of their `order`, then of this list.
+
+    Raises:
+        ValueError: for what cannot work: an absent device, fp16, processes that do not see each other, BatchNorm
+            with local statistics under several processes, `clip` with L-BFGS.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        run: str | Path | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        micro_batch: int | None = None,
+        clip: float | None = None,
+        schedule: Schedule | None = None,
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.device = select_device(device)
+        self.precision = select_precision(precision, self.device)
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1 row, got {micro_batch}")
+        self.task, self.seed, self.micro_batch, self.clip = task, seed, micro_batch, clip
+        self.schedule = schedule or constant()
+        self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
+        self.step = 0
+        self.stopping = 0  # 0, 1 after stop(), or the signal's number
+        self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
+        self._order: str | None = None
+        self._draws = 0
+        self._generator = torch.Generator(self.device)
+        self._losses: list[tuple[int, str, Tensor]] = []  # not yet seen to be finite
+        self._read: dict[str, float] = {}
+        self._owned: dict[str, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
+
+        self.processes = Processes(self.device, self.precision)
+        self.rank, self.world = self.processes.rank, self.processes.world
+        self.reduce, self.gather, self.barrier = (self.processes.reduce, self.processes.gather, self.processes.barrier)
+        self.model, self.optimizers = self.processes.wrap(task)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+        if clip is not None and any(isinstance(o, torch.optim.LBFGS) for o in self.optimizers.values()):
+            raise ValueError(f"clip={clip} would change L-BFGS's line search in mid-flight; use clip=None")
+        self.run = Run(run) if run is not None else None
+        if self.run and self.rank == 0:
+            self.run.path.mkdir(parents=True, exist_ok=True)
+
+    # ------------------------------------------------------------------ the loop
+
+    def fit(self, data: Data | None, steps: int, *, resume: bool | str | Path = True) -> Task:
+        """Train until `steps` steps have been made in all, resumed ones included.
+
+        Args:
+            data: batches by step, or None for a task that makes its own (`task.step` then gets None).
+            resume: True goes on from the run's newest checkpoint if there is one; a path loads that checkpoint.
+
+        Raises:
+            NonFiniteLoss: with the step; on every process at the same one.
+            Interrupted: after SIGINT or SIGTERM to any process: the step is finished and a checkpoint written first.
+                A second signal acts at once.
+        """
+        self._order = getattr(data, "order_hash", None)
+        self._resume(resume)
+        self.task.train()
+        self.stopping = 0
+        self._owned = {}
+        with signals(self._note), self.cleanup:
+            for callback in self.callbacks:
+                callback.on_train_begin(self)
+            batches = repeat(None) if data is None else data.batches(self.step, self.rank, self.world)
+            epoch = len(data) if data is not None else 0
+            while self.step < steps and not self._stop():
+                batch = to_device(next(batches), self.device)
+                seed_all(self.seed, "step", self.step, self.rank)
+                self._draws = 0
+                metrics = self.task.step(batch, self)
+                self.step += 1
+                self._read = {}
+                for callback in self.callbacks:
+                    callback.on_step_end(self, metrics)
+                    if epoch and self.step % epoch == 0:
+                        callback.on_epoch_end(self, metrics)
+            if self.run:
+                self.save()
+            self._check_finite()
+            for callback in self.callbacks:
+                callback.on_train_end(self)
+        if self.stopping > 1:
+            raise Interrupted(128 + self.stopping)
+        return self.task
+
+    def stop(self) -> None:
+        """End training after this step, on every process."""
+        self.stopping = self.stopping or 1
+
+    def _stop(self) -> bool:
+        """Whether any process was asked to stop: a signal may have reached only one of them."""
+        self.stopping = self.processes.agree(self.stopping)
+        return self.stopping > 0
+
+    def _note(self, number: int) -> None:
+        self.stopping = number
+
+    # ------------------------------------------------------------------ inside a step
+
+    def minimize(
+        self, optimizer: str, loss: Callable[..., Tensor], *batch: Any, weight: Callable[..., Any] | None = None
+    ) -> Tensor:
+        """One update of one optimiser: `optimizer.step(closure)` on the mean loss over the global batch.
+
+        Args:
+            optimizer: a name of `task.optimizers()`; the parameters of all others are frozen meanwhile.
+            loss: `(*micro) -> scalar`, the mean over its rows; it runs under autocast and DDP.
+            batch: tensors (or nested tuples and dicts of them) with this process's rows first.
+            weight: `(*micro) -> number of valid items`, when the loss is a mean over tokens or masked items
+                instead of rows: the update is then (sum of losses) / (number of items) over everything.
+
+        Returns:
+            the loss before the update, averaged over the global batch; the same on every process.
+        """
+        if optimizer not in self.optimizers:
+            raise ValueError(
+                f"no optimiser {optimizer!r}; optimizers() returned {', '.join(self.optimizers) or 'none'}"
+            )
+        opt = self.optimizers[optimizer]
+        factor = self.schedule(self.step)
+        for group in opt.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        owned, others = self._parts(optimizer)
+        micros = self._micro_batches(batch)
+        scales = self._scales(micros, weight)
+
+        def closure() -> Tensor:
+            opt.zero_grad()
+            total = None
+            for i, (micro, scale) in enumerate(zip(micros, scales, strict=True)):
+                last = i == len(micros) - 1
+                with nullcontext() if last or self.world == 1 else self.processes.no_sync(self.model):
+                    value = self.model(loss, *micro)
+                    if value.ndim:
+                        raise ValueError(f"a loss is the mean over its rows, a scalar; got shape {tuple(value.shape)}")
+                    if scale is not None:
+                        value = value * scale
+                    value.backward()
+                total = value.detach() if total is None else total + value.detach()
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(owned, self.clip)
+            assert total is not None
+            return self.reduce(total)  # the same number on all ranks: a line search must branch the same way
+
+        with _frozen(others):
+            value = opt.step(closure)  # type: ignore[arg-type]  # LBFGS and all others return the closure's first loss
+        assert isinstance(value, Tensor)
+        self._losses.append((self.step, optimizer, value))
+        if self.device.type == "cpu" or len(self._losses) >= 100:  # elsewhere looking means waiting for the device
+            self._check_finite()
+        return value
+
+    def _parts(self, optimizer: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters an optimiser owns, and all others of the task."""
+        if optimizer not in self._owned:
+            owned = [p for group in self.optimizers[optimizer].param_groups for p in group["params"]]
+            mine = {id(p) for p in owned}
+            self._owned[optimizer] = owned, [p for p in self.task.parameters() if id(p) not in mine]
+        return self._owned[optimizer]
+
+    def _micro_batches(self, batch: tuple) -> list[tuple]:
+        """`batch` cut along its first dimension into pieces of `micro_batch` rows."""
+        if self.micro_batch is None:
+            return [batch]
+        rows = set()
+        _map(lambda x: rows.add(len(x)), batch)
+        if len(rows) != 1:
+            raise ValueError(f"micro-batches need arguments with the same number of rows, got {sorted(rows)}")
+        n, m = rows.pop(), self.micro_batch
+        return [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
+
+    def _scales(self, micros: list[tuple], weight: Callable | None) -> list:
+        """What each micro-batch's mean counts in the mean over all of them and all processes."""
+        if weight is not None:
+            counts = [torch.as_tensor(weight(*micro), device=self.device) for micro in micros]
+            mean = self.reduce(torch.stack(counts).sum().double(), "mean")
+            return [count / mean for count in counts]
+        if len(micros) == 1:
+            return [None]
+        counts = []
+        for micro in micros:
+            sizes: list[int] = []
+            _map(lambda x, sizes=sizes: sizes.append(len(x)), micro)
+            counts.append(sizes[0])
+        return [count / sum(counts) for count in counts]
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normal noise of `x`'s shape: this process's rows of one draw for the global batch."""
+        return self._rows(torch.randn, tuple(x.shape), x.dtype)
+
+    def randn(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """As `randn_like`, by shape; the first dimension is this process's rows."""
+        return self._rows(torch.randn, shape, dtype)
+
+    def rand(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Uniform on [0, 1), otherwise as `randn`."""
+        return self._rows(torch.rand, shape, dtype)
+
+    def _rows(self, draw: Callable, shape: tuple[int, ...], dtype: torch.dtype | None) -> Tensor:
+        self._generator.manual_seed(key(self.seed, "draw", self.step, self._draws))
+        self._draws += 1
+        n, *rest = shape
+        drawn = draw(n * self.world, *rest, generator=self._generator, device=self.device, dtype=dtype)
+        return drawn[self.rank * n : (self.rank + 1) * n]
+
+    # ------------------------------------------------------------------ looking
+
+    def read(self, metrics: dict[str, Any]) -> dict[str, float]:
+        """Metrics as floats, averaged over processes: the one place that waits for the device.
+
+        Every process calls it at the same steps; a second call at the same step costs nothing.
+        """
+        new = [name for name in metrics if name not in self._read]
+        if new:
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64
+            values = torch.stack([torch.as_tensor(metrics[n], device=self.device).detach().to(dtype) for n in new])
+            self._read |= dict(zip(new, self.reduce(values).tolist(), strict=True))
+        return {name: self._read[name] for name in metrics}
+
+    @torch.no_grad()
+    def evaluate(self, data: Data) -> dict[str, float]:
+        """Mean of `task.evaluate` over every sample of `data`, each counted once, whatever the process count.
+
+        Whole batches go to the processes in turn, and each is keyed by its number: the same noise at every
+        evaluation and on any number of processes. Training is not disturbed. A signal cuts it short: then {}.
+        """
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        self.task.eval()
+        try:
+            for index, batch in data.once(self.rank, self.world):
+                if self._stop():
+                    return {}
+                seed_all(self.seed, "evaluate", -1 if index is None else index)
+                values = self.task(self.task.evaluate, to_device(batch, self.device))
+                for name, value in values.items():
+                    if not value.ndim:
+                        raise ValueError(f"evaluate's {name!r} is a scalar; return a value per sample, of shape (b,)")
+                    counted = value.double() if index is not None else value.double()[:0]
+                    sums[name] = sums.get(name, 0) + counted.sum()
+                    counts[name] = counts.get(name, 0) + torch.tensor(counted.numel(), device=value.device)
+        finally:
+            self.task.train()
+        total, count = self.reduce(sums, "sum"), self.reduce(counts, "sum")
+        return {name: (total[name] / count[name]).item() for name in total}
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step; between steps only, on all processes. Nothing if it is there already."""
+        if self.run is None:
+            raise ValueError("there is nowhere to save: give the Trainer a run directory")
+        self._check_finite()
+        path = self.run.path / "checkpoints" / f"step-{self.step:06d}"
+        if path.exists():
+            return path
+        tensors, other, plain = checkpoint.capture(self.task, self.optimizers, self.callbacks)
+        if self.rank == 0:
+            meta = {"step": self.step, "same": self._same(), "callbacks": plain, "torch": torch.__version__}
+            checkpoint.save(path, tensors, other, meta)
+        self.barrier()
+        return path
+
+    def load(self, path: str | Path) -> None:
+        """Go back to a checkpoint: weights, optimisers, callbacks and the step.
+
+        Raises:
+            ValueError: when it is of another seed, clip or data order, naming what differs.
+        """
+        tensors, other, meta = checkpoint.load(Path(path))
+        for name, value in self._same().items():
+            if meta["same"].get(name) != value:
+                raise ValueError(
+                    f"{path} was trained with {name}={meta['same'].get(name)}, this run has {value}; "
+                    f"use the same {name} or another run directory"
+                )
+        checkpoint.restore(self.task, self.optimizers, self.callbacks, tensors, other, meta["callbacks"])
+        self.step = meta["step"]
+
+    def _same(self) -> dict[str, Any]:
+        """What has to be as it was for a resumed run to be the same run."""
+        return {"seed": self.seed, "clip": self.clip} | ({"order of the data": self._order} if self._order else {})
+
+    def _resume(self, resume: bool | str | Path) -> None:
+        newest = checkpoint.latest(self.run.path) if self.run else None
+        if not isinstance(resume, bool):
+            self.load(resume)
+        elif resume and newest:
+            self.load(newest)
+        elif newest and self.step == 0:
+            raise ValueError(f"{newest.parent.parent} holds {newest.name} already; resume it or use another directory")
+
+    def _check_finite(self) -> None:
+        losses, self._losses = self._losses, []
+        for step, name, value in losses:
+            if not math.isfinite(value):
+                last = checkpoint.latest(self.run.path) if self.run else None
+                raise NonFiniteLoss(
+                    f"the loss of {name!r} is {value.item()} at step {step}; "
+                    + (f"the last good checkpoint is {last}; " if last else "")
+                    + "try a lower learning rate or clip=1.0"
+                )
+
+
+@contextmanager
+def _frozen(parameters: list[nn.Parameter]):
+    """Inside, no gradient reaches these parameters."""
+    trainable = [p for p in parameters if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)

@@ -1,0 +1,146 @@
+"""What a training loop adds to an update: ours, Accelerate's and Lightning's beside a bare PyTorch loop.
+
+    uv run --group peers python tests/benchmarks/trainer_overhead.py
+
+The same network, data, batches and AdamW update in each loop, on the CPU with one thread, about 1 ms a step. The loops
+take turns, a round of each at a time, so that a machine that drifts drifts for all; printed are the medians over
+rounds of (loop / bare loop) - 1.
+"""
+
+import logging
+import statistics
+import sys
+import time
+import warnings
+
+import torch
+from torch import nn
+
+from gen_core import Arrays, Jsonl, Loader, Task, Trainer
+from gen_core.runtime import generator
+
+WIDTH, BATCH, N = 192, 128, 4096
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(64, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 64)
+    )
+
+
+x = torch.randn(N, 64, generator=generator("x"))
+y = torch.randn(N, 64, generator=generator("y"))
+
+
+def bare(steps: int) -> float:
+    net = network()
+    opt = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    start = time.perf_counter()
+    step = 0
+    while step < steps:
+        order = torch.randperm(N)
+        for i in range(0, N, BATCH):
+            rows = order[i : i + BATCH]
+            opt.zero_grad()
+            loss = (net(x[rows]) - y[rows]).square().mean()
+            loss.backward()
+            opt.step()
+            step += 1
+            if step == steps:
+                break
+    return time.perf_counter() - start
+
+
+class Regression(Task):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def optimizers(self):
+        return {"net": torch.optim.AdamW(self.net.parameters(), lr=1e-3)}
+
+    def loss(self, x, y):
+        return (self.net(x) - y).square().mean()
+
+    def step(self, batch, t):
+        return {"loss": t.minimize("net", self.loss, *batch)}
+
+
+def ours(steps: int) -> float:
+    trainer = Trainer(Regression(), device="cpu")
+    data = Loader(Arrays(x, y), BATCH)
+    start = time.perf_counter()
+    trainer.fit(data, steps)
+    return time.perf_counter() - start
+
+
+def with_accelerate(steps: int) -> float:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    net = network()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), BATCH, shuffle=True, drop_last=True)
+    net, opt, loader = accelerator.prepare(net, torch.optim.AdamW(net.parameters(), lr=1e-3), loader)
+    start = time.perf_counter()
+    step = 0
+    while step < steps:
+        for a, b in loader:
+            with accelerator.accumulate(net):
+                opt.zero_grad()
+                loss = (net(a) - b).square().mean()
+                accelerator.backward(loss)
+                opt.step()
+            step += 1
+            if step == steps:
+                break
+    return time.perf_counter() - start
+
+
+def with_lightning(steps: int) -> float:
+    import lightning as L
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def training_step(self, batch):
+            a, b = batch
+            return (self.net(a) - b).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.net.parameters(), lr=1e-3)
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), BATCH, shuffle=True, drop_last=True)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    start = time.perf_counter()
+    trainer.fit(Module(), loader)
+    return time.perf_counter() - start
+
+
+def main(rounds: int = 15, steps: int = 400) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    loops = {"bare PyTorch": bare, "gen-core": ours, "accelerate": with_accelerate, "lightning": with_lightning}
+    for loop in loops.values():
+        loop(50)
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            times[name].append(loop(steps))
+    print(f"bare loop: {statistics.median(times['bare PyTorch']) / steps * 1e3:.3f} ms a step")
+    for name in loops:
+        ratios = [t / b for t, b in zip(times[name], times["bare PyTorch"], strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4)
+        added = [f"{(q - 1) * 100:+.1f} %" for q in (statistics.median(ratios), quartiles[0], quartiles[2])]
+        print(f"{name:13s} {added[0]}  (quartiles {added[1]} to {added[2]})")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
