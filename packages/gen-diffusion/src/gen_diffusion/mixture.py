@@ -1,0 +1,79 @@
+"""A Gaussian mixture under noise: the one rich distribution whose denoiser, score and density are exact.
+
+It stands in for a trained network wherever the truth is wanted: what a sampler's error is, what a posterior sampler
+should have drawn, how far a trained denoiser is from the best one.
+
+    mixture = GaussianMixture(weights, means, covs)
+    x0 = sample(mixture, x, sigmas)         # a denoiser like any other
+    mixture.log_prob(x, sigma)              # of the data at noise level sigma
+"""
+
+import math
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from gen_diffusion.denoise import column
+
+Sigma = Float[Tensor, ""] | Float[Tensor, "b"]
+
+
+class GaussianMixture(nn.Module):
+    """p(x; sigma) = sum_k w_k N(x; m_k, S_k + sigma^2 I), and D(x; sigma) = E[x0 | x] in closed form.
+
+    Pictures may be given as they are: everything but the first dimension is flattened.
+
+    Args:
+        weights: positive, normalised here.
+        means: m_k.
+        covs: S_k, symmetric and positive semi-definite; a degenerate one needs `sigma > 0`.
+
+    Raises:
+        ValueError: if a weight is not positive.
+    """
+
+    def __init__(self, weights: Float[Tensor, "k"], means: Float[Tensor, "k d"], covs: Float[Tensor, "k d d"]):
+        super().__init__()
+        if not (weights > 0).all():
+            raise ValueError(f"mixture weights must be positive, got {weights.tolist()}; leave out empty components")
+        eigenvalues, eigenvectors = torch.linalg.eigh(covs)
+        self.log_weights = nn.Buffer(weights.log() - weights.sum().log())
+        self.means = nn.Buffer(means)
+        self.eigenvalues = nn.Buffer(eigenvalues.clamp_min(0))  # "k d"
+        self.eigenvectors = nn.Buffer(eigenvectors)  # "k d e", one in each column
+
+    def forward(self, x: Float[Tensor, "b *shape"], sigma: Sigma) -> Float[Tensor, "b *shape"]:
+        """E[x0 | x] = sum_k p(k | x) (m_k + S_k (S_k + sigma^2 I)^-1 (x - m_k))."""
+        z, variance = self._whiten(x, sigma)
+        responsibility = self._log_joint(z, variance).softmax(1)
+        shrunk = z * self.eigenvalues / variance
+        each = self.means + einsum(shrunk, self.eigenvectors, "b k e, k d e -> b k d")
+        return einsum(responsibility, each, "b k, b k d -> b d").reshape(x.shape)
+
+    def log_prob(self, x: Float[Tensor, "b *shape"], sigma: Sigma | float = 0.0) -> Float[Tensor, "b"]:
+        """ln p(x; sigma) in nats."""
+        return self._log_joint(*self._whiten(x, torch.as_tensor(sigma))).logsumexp(1)
+
+    def draw(self, n: int, generator: Generator | None = None) -> tuple[Float[Tensor, "n d"], Tensor]:
+        """`n` exact samples and the component that each comes from."""
+        device = generator.device if generator else self.means.device
+        k = torch.multinomial(self.log_weights.exp().to(device), n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], generator=generator, device=device, dtype=self.means.dtype)
+        k, z = k.to(self.means.device), z.to(self.means.device) * self.eigenvalues.sqrt()[k.to(self.means.device)]
+        return self.means[k] + einsum(z, self.eigenvectors[k], "n e, n d e -> n d"), k
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
+        """`n` exact samples."""
+        return self.draw(n, generator)[0]
+
+    def _whiten(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals along the eigenvectors of each component, "b k e", and the variances there."""
+        residual = x.flatten(1)[:, None] - self.means
+        z = einsum(residual, self.eigenvectors, "b k d, k d e -> b k e")
+        return z, self.eigenvalues + column(sigma, z) ** 2
+
+    def _log_joint(self, z: Tensor, variance: Tensor) -> Tensor:
+        """ln w_k + ln N(x; m_k, S_k + sigma^2 I), "b k"."""
+        return self.log_weights - 0.5 * (z**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)

@@ -1,0 +1,77 @@
+"""The exact denoiser is checked by Monte Carlo, by Tweedie's formula and by torch.distributions."""
+
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+
+from gen_diffusion import GaussianMixture, grid_mixture
+
+
+@pytest.fixture
+def mixture():
+    """Three components in three dimensions, none of them round."""
+    g = torch.Generator().manual_seed(0)
+    roots = torch.randn(3, 3, 3, generator=g, dtype=torch.float64)
+    means = 2 * torch.randn(3, 3, generator=g, dtype=torch.float64)
+    weights = torch.tensor([0.2, 1.0, 0.8], dtype=torch.float64)
+    return GaussianMixture(weights, means, roots @ roots.mT + 0.1 * torch.eye(3))
+
+
+def test_log_prob_is_torch_distributions(mixture):
+    x, sigma = torch.randn(3, 3, dtype=torch.float64), torch.tensor([0.0, 0.5, 7.0], dtype=torch.float64)
+    covs = (mixture.eigenvectors * mixture.eigenvalues[:, None]) @ mixture.eigenvectors.mT
+    for x_i, s in zip(x, sigma, strict=True):
+        noisy = MultivariateNormal(mixture.means, covs + s**2 * torch.eye(3))
+        peer = MixtureSameFamily(Categorical(logits=mixture.log_weights), noisy)
+        torch.testing.assert_close(mixture.log_prob(x_i[None], s), peer.log_prob(x_i)[None])
+    each = torch.cat([mixture.log_prob(x_i[None], s) for x_i, s in zip(x, sigma, strict=True)])
+    torch.testing.assert_close(mixture.log_prob(x, sigma), each)  # batch == width: levels go to samples
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
+def test_denoiser_is_tweedie(mixture, sigma):
+    """D(x; sigma) = x + sigma^2 grad log p(x; sigma)."""
+    x, sigma = (3 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_(), torch.tensor(sigma, dtype=torch.float64)
+    (score,) = torch.autograd.grad(mixture.log_prob(x, sigma).sum(), x)
+    torch.testing.assert_close(mixture(x, sigma), x + sigma**2 * score)
+
+
+def test_denoiser_is_the_posterior_mean(mixture):
+    """E[x0 | x] by weighting a million draws of the prior with the likelihood of x."""
+    x, sigma = torch.tensor([[0.5, -1.0, 0.3]], dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64)
+    x0 = mixture.sample(1_000_000, torch.Generator().manual_seed(1))
+    weight = (-(x - x0).square().sum(1) / (2 * sigma**2)).softmax(0)
+    torch.testing.assert_close(mixture(x, sigma)[0], weight @ x0, atol=0.01, rtol=0)
+
+
+def test_samples_have_the_moments(mixture):
+    x = mixture.sample(400_000, torch.Generator().manual_seed(2))
+    w = mixture.log_weights.exp()
+    mean = w @ mixture.means
+    covs = (mixture.eigenvectors * mixture.eigenvalues[:, None]) @ mixture.eigenvectors.mT
+    second = torch.einsum("k,kij->ij", w, covs + mixture.means[:, :, None] * mixture.means[:, None])
+    torch.testing.assert_close(x.mean(0), mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(x.T @ x / len(x), second, atol=0.1, rtol=0)
+
+
+def test_pictures_are_flattened_and_restored():
+    mixture = GaussianMixture(torch.ones(2), torch.randn(2, 12), torch.eye(12).expand(2, 12, 12))
+    x = torch.randn(5, 3, 2, 2)
+    flat = mixture(x.flatten(1), torch.tensor(1.0))
+    assert torch.equal(mixture(x, torch.tensor(1.0)), flat.reshape(x.shape))
+
+
+def test_a_degenerate_component_is_fine_under_noise():
+    """A point mass at 1 pulls everything to 1."""
+    mixture = GaussianMixture(torch.ones(1), torch.ones(1, 2), torch.zeros(1, 2, 2))
+    assert torch.equal(mixture(torch.randn(4, 2), torch.tensor(0.3)), torch.ones(4, 2))
+
+
+def test_same_seed_same_draw():
+    draw = lambda: grid_mixture().sample(5, torch.Generator().manual_seed(0))
+    assert torch.equal(draw(), draw())
+
+
+def test_weights_must_be_positive():
+    with pytest.raises(ValueError, match="must be positive"):
+        GaussianMixture(torch.tensor([1.0, 0.0]), torch.zeros(2, 1), torch.ones(2, 1, 1))

@@ -1,0 +1,130 @@
+"""The task under a trainer that is a few lines long."""
+
+import pytest
+import torch
+from torch import nn
+
+from gen_diffusion import MLP, DiffusionTask, Preconditioned, UNet, grid, grid_mixture, moons
+
+
+class FakeTrainer:
+    """`Trainer`'s draws and updates for one process; keeps what the loss was given."""
+
+    def __init__(self, task, seed=0, micro_batch=None):
+        self.optimizers = task.optimizers()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.micro_batch = micro_batch
+
+    def randn(self, *shape):
+        return torch.randn(*shape, generator=self.generator, dtype=torch.get_default_dtype())
+
+    def randn_like(self, x):
+        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+
+    def rand(self, *shape):
+        return torch.rand(*shape, generator=self.generator)
+
+    def minimize(self, name, loss, *batch):
+        self.batch = batch
+        n = len(batch[0])
+        micros = list(zip(*(x.split(self.micro_batch or n) for x in batch), strict=True))
+        self.optimizers[name].zero_grad()
+        losses = [loss(*micro) * len(micro[0]) / n for micro in micros]
+        sum(losses).backward()
+        self.gradient = [p.grad.clone() for group in self.optimizers[name].param_groups for p in group["params"]]
+        self.optimizers[name].step()
+        return sum(losses).detach()
+
+
+def unet_task(**kwargs):
+    torch.manual_seed(0)
+    task = DiffusionTask(Preconditioned(UNet(1, 8, num_classes=3)), num_classes=3, **kwargs)
+    for p in task.parameters():
+        nn.init.normal_(p, std=0.1)
+    return task
+
+
+def test_micro_batches_do_not_change_the_update():
+    """Noise, levels and dropped labels are arguments of the loss: pieces of 3 give the gradient of the whole."""
+    results = []
+    torch.set_default_dtype(torch.float64)
+    try:
+        for micro_batch in (None, 3):
+            task = unet_task()
+            trainer = FakeTrainer(task, micro_batch=micro_batch)
+            batch = (torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3)
+            loss = task.step(batch, trainer)["loss"]
+            results.append((loss, trainer.gradient))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    (whole, g_whole), (pieces, g_pieces) = results
+    torch.testing.assert_close(pieces, whole, atol=1e-12, rtol=0)
+    scale = max(g.abs().max() for g in g_whole)
+    for a, b in zip(g_pieces, g_whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12 * scale, rtol=0)
+
+
+def test_labels_are_dropped_sample_by_sample():
+    """The share of the null class over many small steps is binomial: its mean and its variance are right."""
+    task = DiffusionTask(Preconditioned(MLP(2, 4, 1, num_classes=3)), num_classes=3, p_drop=0.25)
+    trainer, counts = FakeTrainer(task), []
+    x, label = torch.zeros(16, 2), torch.zeros(16, dtype=torch.long)
+    for _ in range(400):
+        task.step((x, label), trainer)
+        dropped = trainer.batch[3] == 3
+        assert (trainer.batch[3][~dropped] == 0).all()
+        counts.append(dropped.sum().item())
+    counts = torch.tensor(counts, dtype=torch.float64)
+    assert counts.mean() == pytest.approx(16 * 0.25, abs=0.3)
+    assert counts.var() == pytest.approx(16 * 0.25 * 0.75, rel=0.3)  # dropped as a batch it would be 48
+
+
+def test_levels_follow_the_distribution_that_was_asked_for():
+    task = DiffusionTask(Preconditioned(MLP(2, 4, 1)), levels=lambda z: (2.0 + 0.1 * z).exp())
+    trainer = FakeTrainer(task)
+    task.step(torch.zeros(2000, 2), trainer)
+    _, sigma, noise = trainer.batch
+    assert sigma.log().mean() == pytest.approx(2.0, abs=0.02) and sigma.log().std() == pytest.approx(0.1, abs=0.01)
+    assert noise.std() == pytest.approx(1.0, abs=0.03)
+
+
+def test_validation_loss_is_per_sample_and_repeatable():
+    """Keyed as the Trainer keys it; at the beginning it is 1 for data of standard deviation sigma_data."""
+    x, label = grid(4000, torch.Generator().manual_seed(0))
+    task = DiffusionTask(Preconditioned(MLP(2, num_classes=25)), num_classes=25)
+
+    @torch.no_grad()
+    def evaluate():
+        torch.manual_seed(3)
+        return task.evaluate((x, label))["loss"]
+
+    assert evaluate().shape == (4000,) and torch.equal(evaluate(), evaluate())
+    assert evaluate().mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_labels_are_ignored_by_a_task_without_classes():
+    task = DiffusionTask(Preconditioned(MLP(2)))
+    x, label = moons(6)
+    torch.manual_seed(0)
+    with_labels = task.evaluate((x, label))["loss"]
+    torch.manual_seed(0)
+    assert torch.equal(task.evaluate(x)["loss"], with_labels)
+
+
+def test_training_approaches_the_exact_denoiser():
+    """On the grid of Gaussians the best possible loss is known; 500 steps come near it, and stay above it."""
+    torch.manual_seed(0)
+    task, mixture = DiffusionTask(Preconditioned(MLP(2, 64)), lr=3e-3), grid_mixture()
+    trainer = FakeTrainer(task)
+    for i in range(500):
+        x, _ = grid(256, torch.Generator().manual_seed(i))
+        task.step(x, trainer)
+    x, _ = grid(5000, torch.Generator().manual_seed(1000))
+    sigma = task.levels(torch.randn(5000))
+    noisy = x + sigma[:, None] * torch.randn(5000, 2)
+    with torch.no_grad():
+        trained, exact = task.denoiser(noisy, sigma), mixture(noisy, sigma)
+    weight = (1 / sigma**2 + 4)[:, None]
+    cost = lambda a, b: (weight * (a - b) ** 2).mean().item()
+    assert cost(trained, exact) < 0.06
+    assert cost(trained, x) == pytest.approx(cost(exact, x) + cost(trained, exact), rel=0.02)  # Pythagoras
