@@ -28,8 +28,9 @@ _ALIASES = "aliases"  # header entry of a .safetensors file: tied names -> the n
 
 def save(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], other: Any, meta: Mapping[str, Any]) -> Path:
     """Write `{name}.safetensors` for every item of `tensors`, `other` as optim.pt and `meta` as state.json."""
+    for left in directory.parent.glob(".step-*.part"):  # by a process that was killed here
+        shutil.rmtree(left)
     temporary = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, state in tensors.items():
         save_tensors(temporary / f"{name}.safetensors", state)

@@ -156,7 +156,7 @@ def train(make: Make, steps: int, run: Path | None = None, **options: Any) -> di
         seed_all(0)
         task, data = make()
         curve = _Curve()
-        data = data and _Double(data)
+        data = data and _Cast(data, torch.float64)
         Trainer(task, run, device="cpu", precision="fp32", callbacks=[curve], **options).fit(data, steps)
     names = curve.values[0] if curve.values else {}
     series = {name: torch.tensor([v[name] for v in curve.values], dtype=torch.float64) for name in names}
@@ -185,11 +185,11 @@ def _float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class _Double:
-    """A data set whose floating-point batches are float64."""
+class _Cast:
+    """A data set whose floating-point batches are of one dtype."""
 
-    def __init__(self, data: Data):
-        self.data = data
+    def __init__(self, data: Data, dtype: torch.dtype):
+        self.data, self.dtype = data, dtype
         self.order_hash = getattr(data, "order_hash", None)
 
     def __len__(self) -> int:
@@ -197,11 +197,14 @@ class _Double:
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
         for batch in self.data.batches(start, rank, world):
-            yield _map(lambda x: x.double() if x.is_floating_point() else x, batch)
+            yield self._cast(batch)
 
     def once(self, rank: int, world: int) -> Iterator[tuple[int | None, Any]]:
         for number, batch in self.data.once(rank, world):
-            yield number, _map(lambda x: x.double() if x.is_floating_point() else x, batch)
+            yield number, self._cast(batch)
+
+    def _cast(self, batch: Any) -> Any:
+        return _map(lambda x: x.to(self.dtype) if x.is_floating_point() else x, batch)
 
 
 def _resume(make: Make, steps: int) -> None:
@@ -248,7 +251,7 @@ def _bf16(make: Make, steps: int) -> None:
         seed_all(0)
         task, data = make()
         curve = _Curve()
-        Trainer(task, device="cpu", precision=precision, callbacks=[curve]).fit(data, 1)
+        Trainer(task, device="cpu", precision=precision, callbacks=[curve]).fit(data and _Cast(data, torch.float32), 1)
         losses[precision] = curve.values[0]
         narrow = [k for k, v in task.state_dict().items() if v.dtype in (torch.bfloat16, torch.float16)]
         assert not narrow, f"{narrow[0]} is kept in 16 bits, where small updates round to nothing; keep it in float32"
@@ -261,17 +264,17 @@ def _overfit(make: Make, steps: int) -> None:
     seed_all(0)
     task, data = make()
     curve = _Curve()
-    Trainer(task, device="cpu", precision="fp32", callbacks=[curve]).fit(data and _First(data), steps)
+    Trainer(task, device="cpu", precision="fp32", callbacks=[curve]).fit(data and _First(data, torch.float32), steps)
     name = next(iter(curve.values[0]))
     first, last = (sum(v[name] for v in part) / len(part) for part in (curve.values[:5], curve.values[-5:]))
     assert last < first / 2, f"{name} went from {first:.4g} to {last:.4g} in {steps} steps on one batch"
 
 
-class _First(_Double):
+class _First(_Cast):
     """The first batch for ever."""
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Any]:
-        batch = next(iter(self.data.batches(0, rank, world)))
+        batch = self._cast(next(iter(self.data.batches(0, rank, world))))
         while True:
             yield batch
 

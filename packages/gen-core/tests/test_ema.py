@@ -1,0 +1,149 @@
+"""Averages of weights against closed forms and ema-pytorch 0.8.3."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gen_core import EMA, Arrays, Loader, Task, Trainer, every
+from gen_core.ema import constant, gamma, posthoc, power, warmup
+from gen_core.testing import parameters_equal
+
+
+class Scalar(nn.Module):
+    def __init__(self, value=0.0, dtype=torch.float64):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(value, dtype=dtype))
+        self.register_buffer("count", torch.tensor(0))
+
+
+def averaged(decay, values, dtype=torch.float64):
+    net = Scalar(values[0], dtype)
+    ema = EMA(net, decay)
+    ema.on_train_begin(None)
+    for value in values:
+        with torch.no_grad():
+            net.w.fill_(value)
+        net.count += 1
+        ema.on_step_end(None, {})
+    assert ema.average["count"] == net.count, "integer buffers are copied"
+    return ema.average["w"]
+
+
+def test_constant_decay_has_its_closed_form():
+    """From 1 towards 2: 2 - d^n after n updates."""
+    assert averaged(0.9, [1.0] + [2.0] * 50).item() == pytest.approx(2 - 0.9**50, rel=1e-12)
+
+
+def test_warm_up_with_exponent_one_is_the_plain_average():
+    values = torch.randn(50).tolist()
+    decay = warmup(1.0, exponent=1.0)
+    assert decay(50) == pytest.approx(0.98)
+    assert averaged(decay, values).item() == pytest.approx(np.mean(values), rel=1e-12)
+
+
+@pytest.mark.parametrize(("sigma", "value", "limit"), [(0.05, 9473.41, 9472.91), (0.10, 8881.58, 8881.08)])
+def test_power_function_average_of_a_ramp(sigma, value, limit):
+    """EMA of 1..T tends to T (g + 1) / (g + 2); figures of edm2's formulas at T = 10,000."""
+    t = 10_000
+    assert averaged(power(sigma), range(1, t + 1)).item() == pytest.approx(value, rel=1e-6)
+    assert t * (gamma(sigma) + 1) / (gamma(sigma) + 2) == pytest.approx(limit, rel=1e-6)
+
+
+def test_gamma_inverts_the_width_of_its_profile():
+    for sigma in (0.01, 0.05, 0.1, 0.25):
+        g = gamma(sigma)
+        assert np.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3))) == pytest.approx(sigma, rel=1e-9)
+    with pytest.raises(ValueError, match=r"0\.2887"):
+        gamma(0.3)
+
+
+def test_bf16_weights_are_averaged_in_float32():
+    """10,000 updates of decay .9999 from 1 towards 2: 2 - .9999^10000; in bf16 nothing would move."""
+    average = averaged(0.9999, [1.0] + [2.0] * 10_000, torch.bfloat16)
+    assert average.dtype == torch.float32
+    assert average.item() == pytest.approx(1.6321, abs=2e-4)
+
+
+def test_posthoc_rebuilds_an_average_that_was_not_kept():
+    """Two widths stored at 20 times: any width in between, and at an earlier time, to a small part of the signal."""
+    rng, t = np.random.default_rng(0), 2000
+    walk = np.cumsum(rng.standard_normal(t)) / np.sqrt(t)
+    kept, values = [], []
+    for sigma in (0.05, 0.10):
+        average, decay = 0.0, power(sigma)
+        for n, value in enumerate(walk, 1):
+            average += (value - average) * (1 - decay(n))
+            if n % 100 == 0:
+                kept.append((n, sigma))
+                values.append(average)
+    for step, sigma in ((2000, 0.07), (2000, 0.15), (1500, 0.08), (2000, 0.05)):
+        average, decay = 0.0, power(sigma)
+        for n, value in enumerate(walk[:step], 1):
+            average += (value - average) * (1 - decay(n))
+        weights = posthoc(kept, step, sigma)
+        assert weights.sum() == pytest.approx(1, abs=1e-2)
+        assert weights @ np.array(values) == pytest.approx(average, abs=2e-2 * walk.std())
+
+
+class Fit(Task):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 3)
+
+    def optimizers(self):
+        return {"net": torch.optim.SGD(self.net.parameters(), lr=0.1)}
+
+    def step(self, batch, t):
+        return {"loss": t.minimize("net", lambda x: (self.net(x) - 1).square().mean(), *batch)}
+
+
+def test_swapped_shows_the_average_and_puts_the_weights_back():
+    ema, seen = EMA("net", warmup(0.99)), []
+
+    def look(t, metrics):
+        own = t.task.net.weight.clone()
+        with ema.swapped() as net:
+            seen.append(not torch.equal(net.weight, own) and torch.equal(net.weight, ema.average["weight"]))
+            assert not net.training
+        assert torch.equal(t.task.net.weight, own) and t.task.net.training
+
+    Trainer(Fit(), device="cpu", callbacks=[ema, every(5, look)]).fit(Loader(Arrays(torch.randn(24, 3)), 6), 10)
+    assert seen == [True, True]
+
+
+def test_the_average_resumes_bit_for_bit(tmp_path):
+    data, averages = Loader(Arrays(torch.randn(24, 3)), 6), []
+    for path, stops in ((tmp_path / "a", (20,)), (tmp_path / "b", (7, 20))):
+        for steps in stops:
+            torch.manual_seed(0)
+            ema = EMA("net", power(0.1))
+            task = Trainer(Fit(), path, device="cpu", callbacks=[ema]).fit(data, steps)
+        with ema.swapped() as net:
+            averages.append(net.weight.clone())
+    assert torch.equal(*averages)
+    assert task.net.training
+
+
+def test_decay_of_a_constant_is_that_constant():
+    assert averaged(constant(0.999), [3.0] * 20).item() == pytest.approx(3.0, rel=1e-12)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_warm_up_equals_ema_pytorch():
+    from ema_pytorch import EMA as Peer
+
+    torch.manual_seed(0)
+    net = nn.Linear(3, 3)
+    peer = Peer(net, beta=0.95, update_every=1, update_after_step=0, inv_gamma=1.0, power=2 / 3)
+    ours = EMA(net, warmup(0.95))
+    ours.on_train_begin(None)
+    for _ in range(100):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(torch.randn_like(p))
+        peer.update()
+        ours.on_step_end(None, {})
+    torch.testing.assert_close(ours.average["weight"], peer.ema_model.weight.detach(), rtol=1e-5, atol=1e-5)
+    assert parameters_equal(net, peer.model)

@@ -1,0 +1,589 @@
+"""One process: exact resume, micro-batches, several optimisers, precision, refusals, signals."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from gen_core import (
+    Arrays,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    Evaluate,
+    Interrupted,
+    Jsonl,
+    Loader,
+    NonFiniteLoss,
+    Task,
+    Trainer,
+    every,
+    seed_all,
+)
+from gen_core.checkpoint import latest
+from gen_core.runtime import generator, key
+from gen_core.testing import load, parameters_equal, train
+
+kinds = load(Path(__file__).with_name("kinds.py"))
+
+
+def joined(first: dict, second: dict) -> dict:
+    return {name: torch.cat([first[name], second[name]]) for name in first}
+
+
+def assert_same(a: dict, b: dict, atol: float = 0.0) -> None:
+    for part in ("curve", "state"):
+        assert a[part].keys() == b[part].keys()
+        for name in a[part]:
+            torch.testing.assert_close(
+                a[part][name], b[part][name], rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+# ---------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("kind", [*kinds.KINDS, "noise_dropout"])
+def test_resume_in_mid_epoch_is_bit_exact(kind, tmp_path):
+    """5 steps an epoch, stopped at 7 of 20: weights and every value of every metric are those of one run."""
+    make, options = getattr(kinds, kind), kinds.OPTIONS.get(kind, {})
+    whole = train(make, 20, **options)
+    first = train(make, 7, tmp_path, **options)
+    rest = train(make, 20, tmp_path, **options)
+    assert_same({"state": rest["state"], "curve": joined(first["curve"], rest["curve"])}, whole)
+
+
+def test_a_loss_with_dropout_depends_on_the_step(tmp_path):
+    """Guards the test above: dropout and noise do change from step to step and with the seed."""
+    curve = train(kinds.noise_dropout, 4)["curve"]["loss"]
+    assert len(set(curve.tolist())) == 4
+    assert not torch.equal(curve, train(kinds.noise_dropout, 4, seed=1)["curve"]["loss"])
+
+
+def test_metrics_file_after_an_interruption_is_that_of_one_run(tmp_path):
+    """Lines logged after the checkpoint and before the kill are dropped on resume."""
+
+    def run(path, steps):
+        task, data = seeded(kinds.noise)
+        Trainer(task, path, device="cpu", callbacks=[Jsonl(every=2), Checkpoint(every=5)]).fit(data, steps)
+        return path / "metrics.jsonl"
+
+    whole = run(tmp_path / "whole", 16).read_text()
+    run(tmp_path / "cut", 5)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # as if killed at step 9: logged, not checkpointed
+        file.write('{"step": 6, "loss": 1e9}\n{"step": 8, "lo')
+    assert run(tmp_path / "cut", 16).read_text() == whole
+    assert [json.loads(line)["step"] for line in whole.splitlines()] == [2, 4, 6, 8, 10, 12, 14, 16]
+
+
+def seeded(make):
+    torch.set_default_dtype(torch.float64)
+    try:
+        seed_all(0)
+        return make()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_callback_state_is_part_of_a_checkpoint(tmp_path):
+    class Count(Callback):
+        n = 0
+
+        def on_step_end(self, t, metrics):
+            self.n += 1
+
+        def state_dict(self):
+            return {"n": self.n, "tensor": torch.tensor([self.n])}
+
+        def load_state_dict(self, state):
+            self.n = state["n"]
+            assert state["tensor"].tolist() == [self.n]
+
+    for steps in (3, 8):
+        count = Count()
+        task, data = seeded(kinds.noise)
+        Trainer(task, tmp_path, device="cpu", callbacks=[count]).fit(data, steps)
+        assert count.n == steps
+
+
+@pytest.mark.parametrize(("changed", "named"), [({"seed": 1}, "seed=0"), ({"clip": 2.0}, "clip=None")])
+def test_resuming_another_configuration_names_the_field(changed, named, tmp_path):
+    task, data = seeded(kinds.noise)
+    Trainer(task, tmp_path, device="cpu").fit(data, 2)
+    with pytest.raises(ValueError, match=named):
+        Trainer(seeded(kinds.noise)[0], tmp_path, device="cpu", **changed).fit(data, 4)
+
+
+def test_resuming_with_another_order_of_the_data_is_refused(tmp_path):
+    task, data = seeded(kinds.noise)
+    Trainer(task, tmp_path, device="cpu").fit(data, 2)
+    with pytest.raises(ValueError, match="order of the data"):
+        Trainer(seeded(kinds.noise)[0], tmp_path, device="cpu").fit(kinds.data(batch=8), 4)
+
+
+def test_a_run_with_checkpoints_is_not_overwritten(tmp_path):
+    task, data = seeded(kinds.noise)
+    Trainer(task, tmp_path, device="cpu").fit(data, 2)
+    with pytest.raises(ValueError, match="step-000002"):
+        Trainer(seeded(kinds.noise)[0], tmp_path, device="cpu").fit(data, 4, resume=False)
+
+
+def test_evaluation_and_callbacks_do_not_disturb_training():
+    """A callback that draws from every stream and evaluates leaves the curve as it was."""
+
+    def draw(t, metrics):
+        torch.randn(5), t.evaluate(data)
+
+    def losses(callbacks):
+        values = []
+        task, _ = seeded(kinds.noise_dropout)
+        read = every(1, lambda t, m: values.append(t.read(m)["loss"]), order=50)
+        Trainer(task, device="cpu", callbacks=[*callbacks, read]).fit(data, 8)
+        return values
+
+    data = kinds.data()
+    assert losses([every(1, draw), Evaluate(data, every=2)]) == losses([])
+
+
+# ---------------------------------------------------------------------- updates
+
+
+@pytest.mark.parametrize("kind", ["noise", "gan", "pinn", "rl"])
+def test_micro_batches_never_change_the_update(kind):
+    """Pieces of 1, 3, 4 (12 rows: 3 and 4 divide, 5 leaves a tail) and all rows give one curve."""
+    options, steps = kinds.OPTIONS.get(kind, {}), kinds.STEPS.get(kind, 16)
+    whole = train(kinds.KINDS[kind], steps, **options)
+    for rows in (1, 3, 4, 5, 100):
+        assert_same(train(kinds.KINDS[kind], steps, micro_batch=rows, **options), whole, 1e-12)
+
+
+class Tokens(Task):
+    """Mean over the valid tokens of ragged rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 4)
+
+    def optimizers(self):
+        return {"net": torch.optim.SGD(self.net.parameters(), lr=0.1)}
+
+    def loss(self, x, mask):
+        per_token = (self.net(x) - x).square().mean(-1)
+        return (per_token * mask).sum() / mask.sum()
+
+    def step(self, batch, t):
+        return {"loss": t.minimize("net", self.loss, *batch, weight=lambda x, mask: mask.sum())}
+
+
+def tokens():
+    g = generator("tokens")
+    x = torch.randn(24, 6, 4, generator=g, dtype=torch.float64)
+    lengths = torch.randint(1, 7, (24,), generator=g)
+    return Tokens(), Loader(Arrays(x, (torch.arange(6) < lengths[:, None]).double()), 8)
+
+
+def test_token_weighted_loss_is_the_sum_over_tokens_by_their_number():
+    """Against a hand-written loop; the plain mean of micro-batch means differs in the third digit."""
+    torch.set_default_dtype(torch.float64)
+    seed_all(0)
+    task, data = tokens()
+    torch.set_default_dtype(torch.float32)
+    net = nn.Linear(4, 4, dtype=torch.float64)
+    net.load_state_dict(task.net.state_dict())
+    opt, batches = torch.optim.SGD(net.parameters(), lr=0.1), data.batches()
+    for _ in range(6):
+        x, mask = next(batches)
+        opt.zero_grad()
+        (((net(x) - x).square().mean(-1) * mask).sum() / mask.sum()).backward()
+        opt.step()
+    for rows in (None, 1, 3):
+        result = train(tokens, 6, micro_batch=rows)["state"]
+        torch.testing.assert_close(result["net.weight"], net.weight.detach(), rtol=0, atol=1e-12)
+
+
+class Leaky(kinds.Gan):
+    def d_loss(self, x, z):
+        if self.broken:
+            raise RuntimeError("broken loss")
+        return super().d_loss(x, z)
+
+
+def test_minimize_leaves_other_optimisers_parameters_alone():
+    """After one update of d, g has no gradient and is trainable as before; also when the loss raises."""
+    task = Leaky()
+    task.d[0].bias.requires_grad_(False)
+    trainable = {n: p.requires_grad for n, p in task.named_parameters()}
+    trainer = Trainer(task, device="cpu")
+    before = [p.clone() for p in task.g.parameters()]
+    for task.broken in (False, True):
+        try:
+            trainer.minimize("d", task.d_loss, torch.randn(5, 8), torch.randn(5, 4))
+        except RuntimeError as error:
+            assert task.broken and "broken loss" in str(error)
+        assert all(p.grad is None for p in task.g.parameters())
+        assert {n: p.requires_grad for n, p in task.named_parameters()} == trainable
+    assert all(torch.equal(p, q) for p, q in zip(task.g.parameters(), before, strict=True))
+
+
+def test_schedule_multiplies_every_groups_own_rate():
+    rates = []
+
+    class Two(kinds.Noise):
+        def optimizers(self):
+            first, *rest = self.net.parameters()
+            return {"net": torch.optim.SGD([{"params": [first], "lr": 0.5}, {"params": rest}], lr=0.1)}
+
+    def note(t, metrics):
+        rates.append([g["lr"] for g in t.optimizers["net"].param_groups])
+
+    Trainer(Two(), device="cpu", schedule=lambda s: 1 / (1 + s), callbacks=[every(1, note)]).fit(
+        Loader(Arrays(torch.randn(24, 8)), 12), 3
+    )
+    assert rates == [[pytest.approx(0.5 / k), pytest.approx(0.1 / k)] for k in (1, 2, 3)]
+
+
+def test_frozen_modules_stay_bit_equal_running_statistics_included():
+    class Tuned(Task):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+            self.head = nn.Linear(8, 8)
+            self.backbone.requires_grad_(False)
+
+        def optimizers(self):
+            return {"head": torch.optim.SGD(self.head.parameters(), lr=0.1)}
+
+        def loss(self, x):
+            return (self.head(self.backbone(x)) - x).square().mean()
+
+        def step(self, batch, t):
+            assert self.head.training and not self.backbone.training
+            return {"loss": t.minimize("head", self.loss, *batch)}
+
+    task = Tuned()
+    before = {k: v.clone() for k, v in task.state_dict().items()}
+    Trainer(task, device="cpu").fit(Loader(Arrays(torch.randn(24, 8)), 12), 5)
+    after = task.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("backbone"))
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_a_vector_loss_and_an_unknown_optimiser_are_refused():
+    trainer = Trainer(kinds.Noise(), device="cpu")
+    with pytest.raises(ValueError, match=r"scalar; got shape \(3,\)"):
+        trainer.minimize("net", lambda x: x.sum(1), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"no optimiser 'nets'; .* returned net"):
+        trainer.minimize("nets", lambda x: x.sum(), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("n", [8, 5])
+def test_micro_batches_refuse_arguments_of_several_lengths(n):
+    """A vector as long as the batch is wide, or not: only rows are cut."""
+    trainer = Trainer(kinds.Noise(), device="cpu", micro_batch=2)
+    with pytest.raises(ValueError, match="same number of rows"):
+        trainer.minimize("net", lambda x, w: (x * w).sum(), torch.zeros(n, 8), torch.zeros(n + 1))
+
+
+# ---------------------------------------------------------------------- precision
+
+
+class Distill(Task):
+    """A difference of two nearly equal outputs: in bf16 its rounding is larger than itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = kinds.mlp(8, 32, 8), kinds.mlp(8, 32, 8)
+        self.teacher.load_state_dict(self.student.state_dict())
+        with torch.no_grad():
+            self.teacher[0].weight.mul_(1.2)
+        self.seen = []
+
+    def optimizers(self):
+        return {"student": torch.optim.SGD(self.student.parameters(), lr=0.0)}
+
+    def loss(self, x):
+        a, b = self.student(x), self.teacher(x)
+        self.seen.append((a.dtype, (a - b).dtype))
+        return (a - b).square().mean()
+
+    def step(self, batch, t):
+        return {"loss": t.minimize("student", self.loss, *batch)}
+
+
+def test_under_bf16_outputs_losses_and_gradients_are_float32():
+    losses, x = {}, torch.randn(64, 8, generator=generator("x"))
+    for precision in ("fp32", "bf16"):
+        seed_all(0)
+        task = Distill()
+        trainer = Trainer(task, device="cpu", precision=precision)
+        loss = trainer.minimize("student", task.loss, x)
+        assert loss.dtype == torch.float32
+        assert task.seen == [(torch.float32, torch.float32)]
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in task.student.parameters())
+        losses[precision] = loss.item()
+    assert losses["bf16"] != losses["fp32"], "autocast did not run"
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+
+
+def test_trainers_of_several_precisions_live_in_one_process():
+    for precision in ("bf16", "fp32", "bf16"):
+        task = Distill()
+        Trainer(task, device="cpu", precision=precision).fit(Loader(Arrays(torch.randn(24, 8)), 12), 1)
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_an_absent_device_is_refused(device):
+    with pytest.raises(ValueError, match=r"absent: torch sees 0 CUDA devices; use --device cpu"):
+        Trainer(kinds.Noise(), device=device)
+
+
+def test_unknown_devices_and_precisions_are_refused():
+    with pytest.raises(ValueError, match="use auto, cpu, cuda"):
+        Trainer(kinds.Noise(), device="gpu")
+    with pytest.raises(ValueError, match="fp16"):
+        Trainer(kinds.Noise(), device="cpu", precision="fp16")
+    with pytest.raises(ValueError, match="use auto, bf16 or fp32"):
+        Trainer(kinds.Noise(), device="cpu", precision="double")
+
+
+def test_clipping_with_lbfgs_is_refused():
+    with pytest.raises(ValueError, match="clip=None"):
+        Trainer(kinds.Pinn(), device="cpu", clip=1.0)
+
+
+def test_a_world_that_processes_do_not_see_is_refused(monkeypatch):
+    """As accelerate makes of `torchrun` on a machine without an accelerator unless it is told cpu=True."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: SimpleNamespace(process_index=0, num_processes=1))
+    with pytest.raises(ValueError, match="started 2 processes but each sees a world of 1"):
+        Trainer(kinds.Noise(), device="cpu")
+
+
+# ---------------------------------------------------------------------- non-finite losses and signals
+
+
+class Explodes(kinds.Noise):
+    def step(self, batch, t):
+        (x,) = batch
+        scale = float("nan") if t.step == 7 else 1.0
+        return {"loss": t.minimize("net", lambda x: self.net(torch.cat([x, x[:, :1]], 1)).mean() * scale, x)}
+
+
+def test_a_nan_stops_at_its_step_with_the_last_checkpoint_intact(tmp_path):
+    data = Loader(Arrays(torch.randn(24, 8)), 12)
+    trainer = Trainer(Explodes(), tmp_path, device="cpu", callbacks=[Checkpoint(every=5)])
+    with pytest.raises(
+        NonFiniteLoss, match=r"loss of 'net' is nan at step 7; the last good checkpoint is .*step-000005"
+    ):
+        trainer.fit(data, 20)
+    fresh = Trainer(Explodes(), tmp_path, device="cpu")
+    fresh.load(latest(tmp_path))
+    assert fresh.step == 5 and all(p.isfinite().all() for p in fresh.task.parameters())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_resumes_exactly(number, code, tmp_path):
+    whole = train(kinds.noise_dropout, 12)
+
+    def at_four(t, metrics):
+        if t.step == 4 and not resumed:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    for resumed in (False, True):
+        task, data = seeded(kinds.noise_dropout)
+        trainer = Trainer(task, tmp_path, device="cpu", callbacks=[every(1, at_four)])
+        if not resumed:
+            with pytest.raises(Interrupted) as stop:
+                trainer.fit(data, 12)
+            assert stop.value.code == code
+            assert latest(tmp_path).name == "step-000004"
+            assert signal.getsignal(number) is before
+        else:
+            trainer.fit(data, 12)
+    torch.testing.assert_close(dict(task.state_dict()), whole["state"], rtol=0, atol=0)
+
+
+def test_a_second_signal_acts_at_once(tmp_path):
+    class Stubborn(kinds.Noise):
+        def step(self, batch, t):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("still running after the second Ctrl-C")
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(Stubborn(), tmp_path, device="cpu").fit(kinds.data(), 3)
+
+
+def test_a_signal_cuts_an_evaluation_short():
+    class Slow(kinds.Noise):
+        batches = 0
+
+        def evaluate(self, batch):
+            self.batches += 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().evaluate(batch)
+
+    task, data = Slow(), Loader(Arrays(torch.randn(64, 8)), 4)
+    with pytest.raises(Interrupted):
+        Trainer(task, device="cpu", callbacks=[Evaluate(data, every=1)]).fit(data, 3)
+    assert task.batches == 1
+
+
+# ---------------------------------------------------------------------- metrics and evaluation
+
+
+def test_metrics_stay_on_the_device_until_somebody_reads_them(monkeypatch):
+    """20 steps with a log every 10: two transfers, however many callbacks read the same values."""
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: transfers.append(1) or tolist(self))
+    seen = []
+    started = every(1, lambda t, m: transfers.clear() if t.step == 1 else None)
+    callbacks = [
+        started,
+        every(10, lambda t, m: seen.append(t.read(m))),
+        every(10, lambda t, m: seen.append(t.read(m))),
+    ]
+    callbacks.append(every(1, lambda t, m: seen.append(m["loss"])))
+    data = Loader(Arrays(torch.randn(24, 8)), 12)
+    Trainer(kinds.Noise(), device="cpu", callbacks=callbacks).fit(data, 20)
+    assert len(transfers) == 2
+    assert all(isinstance(value, torch.Tensor | dict) for value in seen)
+
+
+@pytest.mark.gpu
+def test_a_step_never_waits_for_the_gpu():
+    """torch raises at any synchronising call between two logging steps."""
+    data = Loader(Arrays(torch.randn(64, 8)), 16)
+
+    def guard(t, metrics):
+        torch.cuda.set_sync_debug_mode("error" if t.step < 20 else "default")
+
+    try:
+        Trainer(kinds.Noise(), device="cuda", callbacks=[every(1, guard)]).fit(data, 20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_the_gpu_trains_in_bf16_and_resumes_bit_for_bit(tmp_path):
+    data = Loader(Arrays(torch.randn(64, 8, generator=generator(0))), 16)
+
+    def run(path, *stops):
+        for steps in stops:
+            seed_all(0)
+            task = kinds.Noise(dropout=0.2)
+            trainer = Trainer(task, path, device="auto", clip=1.0)
+            assert trainer.device.type == "cuda" and trainer.precision == "bf16"
+            trainer.fit(data, steps)
+        return task
+
+    assert parameters_equal(run(tmp_path / "a", 20), run(tmp_path / "b", 7, 20))
+
+
+def test_evaluation_counts_every_sample_once():
+    """1,797 samples in batches of 64: the plain mean over samples, not the mean of batch means."""
+
+    class Mean(Task):
+        def evaluate(self, batch):
+            return {"value": batch[0][:, 0]}
+
+    x = torch.rand(1797, 1, generator=generator("e"), dtype=torch.float64)
+    value = Trainer(Mean(), device="cpu").evaluate(Loader(Arrays(x), 64))["value"]
+    assert value == pytest.approx(x.mean().item(), abs=1e-12)
+    means = torch.stack([b.mean() for b in x[:, 0].split(64)]).mean()
+    assert abs(means - x.mean()) > 1e-6, "the plausible mistake would pass"
+
+
+def test_evaluation_draws_the_same_noise_every_time():
+    task, data = seeded(kinds.noise)
+    trainer = Trainer(task, device="cpu")
+    first = trainer.evaluate(data)
+    torch.randn(3)
+    assert trainer.evaluate(data) == first and task.training
+
+
+def test_evaluate_refuses_a_batch_mean():
+    class Mean(Task):
+        def evaluate(self, batch):
+            return {"value": batch[0].mean()}
+
+    with pytest.raises(ValueError, match="value per sample"):
+        Trainer(Mean(), device="cpu").evaluate(Loader(Arrays(torch.rand(8, 1)), 4))
+
+
+def test_early_stopping_stops_at_the_hand_counted_step():
+    """5 4 3 3.1 3.2 2 2 2.1 2.2: the best at step 6; three reports without improvement end it at step 9."""
+    series = [5, 4, 3, 3.1, 3.2, 2, 2, 2.1, 2.2, 0, 0]
+
+    class Given(Task):
+        def step(self, batch, t):
+            return {"m": torch.tensor(series[t.step])}
+
+    trainer = Trainer(Given(), device="cpu", callbacks=[EarlyStopping("m", patience=3)])
+    trainer.fit(None, len(series))
+    assert trainer.step == 9
+
+
+def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
+    series = [5, 4, 1, 3, 2, 2, 2, 2, 2, 2]
+
+    class Given(Task):
+        def step(self, batch, t):
+            return {"m": torch.tensor(float(series[t.step]))}
+
+    Trainer(Given(), tmp_path, device="cpu", callbacks=[Checkpoint(every=4, keep=1, best="m")]).fit(None, 10)
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["latest", "step-000003", "step-000008", "step-000010"]
+
+
+def test_four_hooks_are_called_in_order():
+    calls = []
+
+    class Watch(Callback):
+        def on_train_begin(self, t):
+            calls.append(("begin", t.step))
+
+        def on_step_end(self, t, metrics):
+            calls.append(("step", t.step))
+
+        def on_epoch_end(self, t, metrics):
+            calls.append(("epoch", t.step))
+
+        def on_train_end(self, t):
+            calls.append(("end", t.step))
+
+    Trainer(kinds.Noise(), device="cpu", callbacks=[Watch()]).fit(Loader(Arrays(torch.randn(6, 8)), 3), 3)
+    assert calls == [("begin", 0), ("step", 1), ("step", 2), ("epoch", 2), ("step", 3), ("end", 3)]
+
+
+def test_tensorboard_events_equal_metrics_jsonl(tmp_path):
+    """Value for value, in double precision."""
+    pytest.importorskip("tensorboard")
+    from gen_core import TensorBoard
+
+    task, data = seeded(kinds.noise)
+    Trainer(task, tmp_path, device="cpu", callbacks=[Jsonl(every=2), TensorBoard(every=2)]).fit(data, 8)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    read = [(e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors("loss")]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert read == [(line["step"], line["loss"]) for line in lines]
+
+
+def test_keys_do_not_depend_on_the_process():
+    """Python's hash of a string would: it is salted per process."""
+    assert key(0, "step", 17) == 5248525022397781422 and math.log2(key("a")) < 63
