@@ -13,7 +13,8 @@ checkpoints (20), so that a checkpoint holds the state after everybody's step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from gen_core import checkpoint
@@ -136,6 +137,19 @@ class TensorBoard(Callback):
                     self.writer.add_scalar(name, value, t.step, new_style=True, double_precision=True)
 
 
+@contextmanager
+def bar(text: str, total: int, done: int = 0, show: bool = True) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error, called with (done, text); silent when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as shown:
+        row = shown.add_task(text, total=total, completed=done)
+        yield lambda done, text=text: shown.update(row, completed=done, description=text)
+
+
 class Progress(Callback):
     """A bar with the metrics, steps per second and the time left; silent when the output is no terminal."""
 
@@ -145,22 +159,14 @@ class Progress(Callback):
         self.steps, self.every = steps, every
 
     def on_train_begin(self, t: Trainer) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
         self.start, self.first = time.monotonic(), t.step
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self.bar = Bar(*columns, console=console, disable=t.rank != 0 or not console.is_terminal)
-        self.row = self.bar.add_task("", total=self.steps, completed=t.step)
-        t.cleanup.enter_context(self.bar)
+        self.show = t.cleanup.enter_context(bar("", self.steps, t.step, show=t.rank == 0))
 
     def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
         if t.step % self.every == 0 or t.step == self.steps:
             rate = (t.step - self.first) / (time.monotonic() - self.start)
             values = "  ".join(f"{name} {value:.4g}" for name, value in t.read(metrics).items())
-            self.bar.update(self.row, completed=t.step, description=f"{values}  {rate:.1f} steps/s")
+            self.show(t.step, f"{values}  {rate:.1f} steps/s")
 
 
 class EarlyStopping(Callback):

@@ -37,7 +37,7 @@ class Data(Protocol):
 
 
 class Arrays(Dataset):
-    """Tensors in memory, row `i` of each being sample `i`; indexed by an int or by a whole batch of indices.
+    """Tensors in memory, row `i` of each being sample `i`; indexed by an int, a slice or a batch of indices.
 
     Args:
         tensors: of equal length. uint8 tensors are pictures `(n, c, h, w)`: they come out as floats in [-1, 1].

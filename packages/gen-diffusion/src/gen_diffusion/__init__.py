@@ -8,6 +8,7 @@ x0 = sample(cfg(denoiser, 1.5), x, sigmas, heun, label=torch.arange(16) % 10)
 
 from gen_diffusion.condition import Condition
 from gen_diffusion.denoise import Denoiser, Preconditioned
+from gen_diffusion.draw import draw
 from gen_diffusion.guide import cfg, drop, interval
 from gen_diffusion.loss import denoising_loss, edm_weight, log_normal
 from gen_diffusion.mixture import GaussianMixture
@@ -32,6 +33,7 @@ __all__ = [
     "cfg",
     "churn",
     "denoising_loss",
+    "draw",
     "drop",
     "edm_weight",
     "euler",

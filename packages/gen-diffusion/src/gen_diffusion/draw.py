@@ -1,0 +1,50 @@
+"""Many samples in batches that fit memory: sample i is the same picture whatever the batches and the processes.
+
+x = draw(cfg(denoiser, 1.5), range(1000), (1, 8, 8), karras(18), batch=256, label=labels)
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gen_diffusion.denoise import Denoiser
+from gen_diffusion.noise import initial_noise, keyed
+from gen_diffusion.sample import Step, heun, sample
+
+
+def draw(
+    denoiser: Denoiser,
+    indices: Sequence[int],
+    shape: Sequence[int],
+    sigmas: Float[Tensor, "levels"],
+    step: Step = heun,
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], object] | None = None,
+    **cond: Tensor,
+) -> Float[Tensor, "n ..."]:
+    """Samples on the CPU, one per index; everything random in sample i is keyed by (seed, i).
+
+    Args:
+        indices: which samples; `range(n)`, or one process's part of it.
+        shape: of one sample.
+        sigmas, step: as for `sample`.
+        batch: samples at a time.
+        progress: called with the number of samples done after each batch.
+        cond: conditions, one row per index.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1 sample, got {batch}")
+    done = []
+    for i in range(0, len(indices), batch):
+        part = indices[i : i + batch]
+        x = (initial_noise(part, shape, seed) * sigmas[0].float()).to(device)
+        conditions = {name: value[i : i + batch].to(device) for name, value in cond.items()}
+        done.append(sample(denoiser, x, sigmas, step, generator=keyed(seed, part), **conditions).cpu())
+        if progress is not None:
+            progress(min(i + batch, len(indices)))
+    return torch.cat(done) if done else torch.empty(0, *shape)
