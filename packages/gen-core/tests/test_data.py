@@ -1,5 +1,6 @@
 """Order and augmentation are functions of (seed, epoch, index); pictures from folders, the hub and scikit-learn."""
 
+import os
 import subprocess
 import sys
 from itertools import islice
@@ -89,7 +90,9 @@ def test_the_order_has_a_hash():
 def test_keys_are_the_same_under_another_hash_seed():
     code = "import torch; from gen_core import Arrays, Loader; print(Loader(Arrays(torch.ones(9)), 3, seed=4).order(2))"
     orders = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": s}, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": s}, capture_output=True, text=True
+        ).stdout
         for s in ("0", "1")
     }
     assert len(orders) == 1 and "tensor" in orders.pop()

@@ -463,6 +463,7 @@ def test_metrics_stay_on_the_device_until_somebody_reads_them(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_never_waits_for_the_gpu():
     """torch raises at any synchronising call between two logging steps."""
     data = Loader(Arrays(torch.randn(64, 8)), 16)
