@@ -60,7 +60,8 @@ class Preconditioned(nn.Module):
     def forward(
         self, x: Float[Tensor, "b *shape"], sigma: Float[Tensor, ""] | Float[Tensor, "b"], **cond: Any
     ) -> Float[Tensor, "b *shape"]:
-        s, sd = column(sigma, x), torch.tensor(self.sigma_data).to(x)
+        s = column(sigma, x)
+        sd = torch.full_like(s, self.sigma_data)
         total = torch.hypot(s, sd)  # sqrt(sigma^2 + sigma_data^2), which squares would overflow at large sigma
         c_skip, c_out, c_in = (sd / total) ** 2, sd * (s / total), 1 / total
         c_noise = s.clamp_min(torch.finfo(x.dtype).tiny).log() / 4  # finite at sigma = 0, where c_out removes F

@@ -61,4 +61,4 @@ def drop(label: Int[Tensor, "b"], dropped: Bool[Tensor, "b"], null: int) -> Int[
     >>> drop(torch.tensor([0, 1, 2]), torch.tensor([True, False, True]), null=10).tolist()
     [10, 1, 10]
     """
-    return torch.where(dropped, null, label)
+    return label.masked_fill(dropped, null)

@@ -51,7 +51,7 @@ class DiffusionTask(Task):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         groups = decay_groups(self.denoiser, self.weight_decay)
-        return {"net": torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)}
+        return {"net": torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)}
 
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
         x0, *label = self._unpack(batch)
