@@ -212,6 +212,8 @@ def train(config: Train) -> None:
         record.write("summary.txt", f"{summary(denoiser, x, x.new_ones(1))}\n")
     trainer.barrier()
     trainer.fit(Loader(training, optim.batch_size, seed=config.seed), steps)
+    if steps % often:
+        picture(trainer, {})
 
     labels = held_out.tensors[-1]
     x = samples(trainer, labels)

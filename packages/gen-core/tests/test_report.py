@@ -120,8 +120,8 @@ def test_the_page_has_every_metric_and_its_last_value(run):
 
 def test_every_quality_figure_has_its_interval_and_n(run):
     said = "".join(Strict(build(run).read_text(encoding="utf-8")).texts)
-    assert re.search(r"samples\s*899\s*0\.4123\s*0\.38 to 0\.45\s*–", said)
-    assert "1,797" in said and "95 % bootstrap" in said
+    assert re.search(r"samples\s*n = 899", said) and re.search(r"frechet\s*0\.4123\s*0\.38 to 0\.45", said)
+    assert re.search(r"kid\s*–", said) and "n = 1,797" in said and "95 % bootstrap" in said
     for text in ("UNet", "width", "energy_kwh", "0.00123", "carbon_kg", "layer  parameters", "platform", "gen-core"):
         assert text in said
 

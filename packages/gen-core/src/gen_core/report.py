@@ -150,13 +150,15 @@ def _quality(quality: Any) -> str:
         interval = f"<small>{_number(low, 3)} to {_number(high, 3)}</small>" if None not in (low, high) else ""
         return f"<td>{_number(figure['value'])}{interval}</td>"
 
-    columns = quality["columns"]
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in ["", "n", *columns])
-    rows = []
-    for row in quality["rows"]:
-        cells = "".join(cell(row["values"].get(name)) for name in columns)
-        n = _number(row["n"]) if row.get("n") is not None else "–"
-        rows.append(f'<tr><th scope="row">{_text(row["name"])}</th><td>{n}</td>{cells}</tr>')
+    sets = quality["rows"]
+    head = "<td></td>" + "".join(
+        f'<th scope="col">{_text(row["name"])}<small>{"n = " + _number(row["n"]) if row.get("n") else ""}</small></th>'
+        for row in sets
+    )
+    rows = [
+        f'<tr><th scope="row">{_text(name)}</th>{"".join(cell(row["values"].get(name)) for row in sets)}</tr>'
+        for name in quality["columns"]
+    ]
     table = ['<table class="figures">', f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"]
     return _div("wide", table) + "\n".join(f"<p>{_text(note)}</p>" for note in quality.get("notes", []))
 
@@ -300,8 +302,8 @@ th, td { padding: .3rem 1.3rem .3rem 0; border-bottom: 1px solid var(--line); te
 .names th { padding-left: calc(var(--depth) * 1.2rem); font-weight: 400; color: var(--muted); white-space: nowrap; }
 .names td { overflow-wrap: anywhere; } .nested th, .nested td { color: var(--ink); font-weight: 600; }
 .figures td, .figures th:not(:first-child) { text-align: right; } .figures td { white-space: nowrap; }
-.figures small { display: block; } .figures tbody tr:first-child { font-weight: 650; }
-.figures small { font-weight: 400; } .figures th { font-weight: inherit; } thead th { color: var(--muted); }
+.figures small { display: block; font-weight: 400; } .figures tbody td:nth-child(2) { font-weight: 650; }
+.figures th { font-weight: inherit; } thead th { color: var(--muted); }
 pre { overflow-x: auto; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); font: .8rem/1.45 ui-monospace, monospace; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
