@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from gen_core import Arrays, Loader, Trainer, seed_all
 from gen_core.runtime import generator
 from gen_core.testing import difference

@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch import nn
 
-from gen_core import Arrays, Jsonl, Loader, Task, Trainer
+from gen_core import Arrays, Loader, Task, Trainer
 from gen_core.runtime import generator
 
 WIDTH, BATCH, N = 192, 128, 4096
@@ -24,9 +24,7 @@ WIDTH, BATCH, N = 192, 128, 4096
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(64, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 64)
-    )
+    return nn.Sequential(nn.Linear(64, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 64))
 
 
 x = torch.randn(N, 64, generator=generator("x"))

@@ -23,7 +23,7 @@ def load(name: str, size: int) -> tuple[Arrays, Arrays]:
     if kind == "points":
         if rest not in POINTS:
             raise ValueError(f"points:{rest} is not known; there are {', '.join('points:' + p for p in POINTS)}")
-        parts = [POINTS[rest](n, generator("points", rest, n)) for n in (10_000, 2_000)]
+        parts = [POINTS[rest](n, generator("points", rest, n)) for n in (4_000, 1_000)]
         names = [str(c) for c in range(int(parts[0][1].max()) + 1)]
         train, test = (Arrays(*part, classes=names) for part in parts)
         return train, test

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from gen_core import (
     Arrays,
     Checkpoint,
     Evaluate,
+    Interrupted,
     Jsonl,
     Loader,
     Progress,
@@ -174,6 +176,9 @@ def train(config: Train) -> None:
         denoiser, num_classes=model.classes, p_drop=optim.p_drop, lr=optim.lr, weight_decay=optim.weight_decay
     )
     ema, often = EMA("denoiser", power(optim.ema)), max(1, steps // 8)
+    loader = Loader(training, optim.batch_size, seed=config.seed)
+    validation = Loader(held_out, min(512, len(held_out)))
+    layers = summary(denoiser, torch.zeros(1, *model.shape), torch.ones(1))
 
     def samples(t: Trainer, labels: torch.Tensor) -> torch.Tensor:
         mine = range(t.rank, len(labels) + t.world, t.world)[: -(-len(labels) // t.world)]  # as many on each process
@@ -198,7 +203,7 @@ def train(config: Train) -> None:
         schedule=warmup_cosine(steps // 20, steps),
         callbacks=[
             ema,
-            Evaluate(Loader(held_out, min(512, len(held_out))), often, within=ema.swapped),
+            Evaluate(validation, often, within=ema.swapped),
             every(often, picture),
             Progress(steps),
             Jsonl(every=max(1, steps // 200)),
@@ -208,10 +213,13 @@ def train(config: Train) -> None:
     if trainer.rank == 0:
         record = Run.create(run, _identity(config))
         record.write("model.json", asdict(model))
-        x = torch.zeros(1, *model.shape, device=trainer.device)
-        record.write("summary.txt", f"{summary(denoiser, x, x.new_ones(1))}\n")
+        record.write("summary.txt", f"{layers}\n")
     trainer.barrier()
-    trainer.fit(Loader(training, optim.batch_size, seed=config.seed), steps)
+    try:
+        trainer.fit(loader, steps)
+    except Interrupted:
+        print(f"stopped at step {trainer.step}; go on with: gen diffusion train --resume {run}", file=sys.stderr)
+        raise
     if steps % often:
         picture(trainer, {})
 
@@ -235,9 +243,7 @@ def sample(config: Sample) -> None:
             f"{run.path} has no checkpoint yet; train it first: gen diffusion train --resume {run.path}"
         )
     if config.label is not None and not 0 <= config.label < model.classes:
-        raise ValueError(
-            f"--label must be one of the {model.classes} classes 0..{model.classes - 1}, got {config.label}"
-        )
+        raise ValueError(f"--label must be a class of the run, 0..{model.classes - 1}, got {config.label}")
     given = {k: v for k in ("steps", "guidance", "churn") if (v := getattr(config, k)) is not None}
     device = select_device(config.device)
     denoiser = model.denoiser(trained.network)

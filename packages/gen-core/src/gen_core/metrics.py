@@ -280,7 +280,7 @@ def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Iterator[tup
 
 def _radii(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n"]:
     """Distance of each sample to its k-th neighbour; the first of the k + 1 nearest is the sample itself."""
-    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _distances(x, x)])
+    return torch.cat([d.topk(k + 1, largest=False).values[:, -1] for _, d in _distances(x, x)])  # quicker than kthvalue
 
 
 def _device(generator: torch.Generator | None) -> torch.device | None:

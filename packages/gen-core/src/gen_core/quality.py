@@ -38,7 +38,7 @@ def assess(
     test: Arrays,
     *,
     seed: int = 0,
-    draws: int = 40,
+    draws: int = 25,
 ) -> dict[str, Any]:
     """The table of quality.json: samples, training data and a per-pixel Gaussian against the held-out data.
 
@@ -58,7 +58,7 @@ def assess(
     gaussian = torch.randn(len(x_fake), x_train.shape[1], generator=generator(seed, "gaussian"))
     gaussian = gaussian * x_train.std(0) + x_train.mean(0)
     classes = y_train is not None and len(y_train.unique()) > 1
-    features = _features(x_train, y_train, seed) if classes and y_train is not None else None
+    features = _features(x_train, y_train, seed) if pictures and classes and y_train is not None else None
     predict = _neighbours(x_train, y_train) if classes and y_train is not None else None
 
     def row(name: str, x: Tensor, asked: tuple[Tensor, Tensor] | None, own: bool = False) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""The command `gen` as a user types it: files that appear, samples that repeat, and one sentence when it cannot be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gen_apps.__main__ import COMMANDS, main
+from gen_core import Run
+from gen_core.testing import launch
+
+TINY = (
+    "--optim.steps 8 --optim.batch-size 8 --network.width 8 --network.blocks 1 --network.attention 1 --sampler.steps 4"
+)
+CPU = "--machine.device cpu --size 8"
+
+
+def gen(*words: str) -> None:
+    main([part for word in words for part in word.split()])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """24 pictures of two classes: light on dark, dark on light."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (root / name).mkdir()
+        for i in range(24):
+            pixels = (level + 30 * rng.standard_normal((8, 8))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "a"
+    gen(f"diffusion train {folder} --run {path} {TINY} {CPU}")
+    return path
+
+
+def test_training_leaves_everything_a_reader_needs(run):
+    names = {p.name for p in run.iterdir()}
+    assert names >= {"config.json", "environment.json", "metrics.jsonl", "model.json", "quality.json", "report.html"}
+    assert names >= {"samples", "samples.npz", "summary.txt", "checkpoints"}
+    assert [e["step"] for e in Run(run).metrics()] == list(range(1, 9))
+    assert "val/loss" in Run(run).metrics()[-1]
+    assert (run / "samples" / "step-000008.png").is_file()
+    quality = json.loads((run / "quality.json").read_text())
+    assert [r["name"] for r in quality["rows"]] == ["samples", "training data", "Gaussian per pixel"]
+    assert "frechet" in (run / "report.html").read_text()
+
+
+def test_the_same_command_again_continues_the_same_run(run, folder, capsys):
+    before = (run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    gen(f"diffusion train {folder} --run {run} {TINY} {CPU}")
+    assert before == ((run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes())
+    gen(f"diffusion train --resume {run} --machine.device cpu")
+    assert before[0] == (run / "samples.npz").read_bytes()
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(run, tmp_path):
+    def drawn(name, flags):
+        gen(f"diffusion sample {run} --device cpu --out {tmp_path / name} {flags}")
+        assert (tmp_path / f"{name}.png").is_file()
+        return np.load(tmp_path / f"{name}.npz")
+
+    many = drawn("many", "--n 10 --guidance 1.5 --churn 2")
+    few = drawn("few", "--n 3 --batch 2 --guidance 1.5 --churn 2")
+    np.testing.assert_allclose(many["x"][:3], few["x"], atol=1e-3)
+    assert many["x"].shape == (10, 1, 8, 8) and many["label"].tolist() == [0, 1] * 5
+    other = drawn("other", "--n 3 --guidance 1.5 --churn 2 --seed 1")
+    assert np.abs(other["x"] - few["x"]).max() > 1e-2
+    assert drawn("ones", "--n 4 --label 1 --steps 3")["label"].tolist() == [1] * 4
+    plain, guided = drawn("plain", "--n 2 --guidance 1"), drawn("guided", "--n 2 --guidance 3")
+    assert np.abs(plain["x"] - guided["x"]).max() > 1e-4, "guidance is accepted and ignored"
+
+
+def test_report_summary_and_embed(run, folder, tmp_path, capsys):
+    page = run / "report.html"
+    first = page.read_bytes()
+    page.unlink()
+    gen(f"report {run}")
+    assert page.read_bytes() == first
+    gen(f"summary {run}")
+    assert "parameters" in capsys.readouterr().out
+    gen(f"embed {run}")
+    gen(f"embed {folder} --method pca --size 8 --n 20 --out {tmp_path / 'map.png'}")
+    assert (run / "embed-pca.png").is_file() and (tmp_path / "map.png").is_file()
+    assert "trustworthiness" in capsys.readouterr().out
+
+
+def test_points_are_learned_and_drawn(tmp_path):
+    gen(f"diffusion train points:moons --run {tmp_path / 'p'} {TINY} --machine.device cpu")
+    assert np.load(tmp_path / "p" / "samples.npz")["x"].shape == (1000, 2)
+    assert (tmp_path / "p" / "samples" / "step-000008.png").is_file()
+    gen(f"diffusion sample {tmp_path / 'p'} --n 5 --label 1 --device cpu")
+
+
+def _two(folder: Path, path: Path) -> None:
+    gen(f"diffusion train {folder} --run {path} {TINY} {CPU}")
+
+
+def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
+    """Up to float32 rounding; each process draws a part of the samples."""
+    launch(2, _two, folder, tmp_path / "two")
+    one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "two"))
+    np.testing.assert_allclose(one, two, atol=0.1)  # of values up to 7: AdamW enlarges rounding
+    for a, b in zip(Run(run).metrics(), Run(tmp_path / "two").metrics(), strict=True):
+        assert a == pytest.approx(b, rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+        ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=29541"],
+    ],
+)
+def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = f"diffusion train {folder} --run {tmp_path / 'l'} {TINY} {CPU}".split()
+    done = subprocess.run([sys.executable, "-m", *launcher, "-m", "gen_apps", *words], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "l"))
+    np.testing.assert_allclose(one, two, atol=0.1)  # of values up to 7: AdamW enlarges rounding
+
+
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path):
+    """A real process: exit code 130 after a checkpoint; the resumed run ends with the samples of an unbroken one."""
+    words = f"diffusion train {folder} --run {tmp_path / 'c'} {TINY} {CPU}"
+    slow = "import time; from gen_core import Jsonl; log = Jsonl.on_step_end\n"
+    slow += "def wait(*a): log(*a); time.sleep(0.5)\nJsonl.on_step_end = wait\n"
+    code = f"{slow}from gen_apps.__main__ import main; main({words.split()!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        metrics, end = tmp_path / "c" / "metrics.jsonl", time.monotonic() + 60
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read().decode()
+    assert process.returncode == 130, error
+    steps = sorted(p.name for p in (tmp_path / "c" / "checkpoints").glob("step-*"))
+    assert steps and steps[-1] != "step-000008" and not (tmp_path / "c" / "samples.npz").exists()
+    assert f"--resume {tmp_path / 'c'}" in error
+    gen(f"diffusion train --resume {tmp_path / 'c'} --machine.device cpu")
+    whole, resumed = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "c"))
+    np.testing.assert_array_equal(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("difusion train", "did you mean 'gen diffusion"),
+        ("diffusion trian", "did you mean 'gen diffusion train'?"),
+        ("diffusion train nowhere --run RUN", "nowhere is no folder; give digits, points:NAME"),
+        ("diffusion train EMPTY --run RUN", "there is no picture in it"),
+        ("diffusion train BROKEN --run RUN", "none of its 1 pictures can be read: bad.png"),
+        ("diffusion train points:moon --run RUN", "points:moon is not known; there are points:moons"),
+        ("diffusion train --run RUN --optim.steps 0", "--optim.steps must be at least 1, got 0"),
+        ("diffusion train --run RUN --optim.step 5", "--optim.steps"),
+        ("diffusion train --run RUN --sampler.sigma-max 0.001", "sigma_min < sigma_max"),
+        ("diffusion train --run RUN --optim.batch-size 5000", "batch_size must lie in 1..898"),
+        ("diffusion train --run RUN --machine.precision fp16", "fp16"),
+        ("diffusion train --run RUN --size 9", "cannot be halved"),
+        ("diffusion train --resume nowhere", "nowhere is no run (no config.json)"),
+        ("diffusion train --resume TRAINED --optim.lr 1", "drop the other flags (optim.lr: 1.0 is not"),
+        ("diffusion train points:grid --run TRAINED", "holds a run with another configuration (data: "),
+        ("diffusion sample nowhere", "nowhere is no run"),
+        ("diffusion sample TRAINED --label 7", "--label must be a class of the run, 0..1, got 7"),
+        ("diffusion sample TRAINED --n 0", "--n must be at least 1"),
+        ("report nowhere", "nowhere is no run"),
+        ("embed nowhere", "nowhere is no folder"),
+    ],
+)
+def test_a_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(words, sentence, run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bad.png").write_bytes(b"no picture")
+    places = {"RUN": "new", "EMPTY": "empty", "BROKEN": "broken"}
+    for word, place in places.items():
+        words = words.replace(word, str(tmp_path / place))
+    words = words.replace("TRAINED", str(run))
+    with pytest.raises(SystemExit) as stop:
+        gen(words)
+    said = " ".join(capsys.readouterr().err.split()).replace("│ ", "")
+    assert stop.value.code == 2
+    assert sentence in said
+    assert "Traceback" not in said and not (tmp_path / "new").exists()
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from gen_apps.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'tyro'} & set(sys.modules), 'heavy'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"gen {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0 and "usage: gen" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_default_run_draws_digits(tmp_path, monkeypatch):
+    """898 digits in, 899 held out: the samples' distance, labels and novelty, against the bars in the README."""
+    monkeypatch.chdir(tmp_path)
+    gen("diffusion train")
+    quality = json.loads(Path("runs/diffusion-digits/quality.json").read_text())
+    values = {name: v["value"] for name, v in quality["rows"][0]["values"].items()}
+    assert values["frechet"] <= 0.60 and values["label"] >= 0.95 and values["memorisation"] >= 0.9
+    assert quality["rows"][1]["values"]["frechet"]["value"] == pytest.approx(0.256, abs=1e-3), "the protocol has moved"
+    gen("diffusion sample runs/diffusion-digits --n 64 --label 3 --steps 18 --guidance 1.5 --seed 0")
