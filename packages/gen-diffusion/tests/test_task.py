@@ -1,5 +1,7 @@
 """The task under a trainer that is a few lines long."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -86,6 +88,27 @@ def test_levels_follow_the_distribution_that_was_asked_for():
     _, sigma, noise = trainer.batch
     assert sigma.log().mean() == pytest.approx(2.0, abs=0.02) and sigma.log().std() == pytest.approx(0.1, abs=0.01)
     assert noise.std() == pytest.approx(1.0, abs=0.03)
+
+
+class Blind(nn.Module):
+    """Looks at nothing but x; it has a parameter only for there to be something to optimise."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, c_noise, label=None):
+        return self.gain * x.tanh()
+
+
+def test_the_unit_of_the_data_makes_no_difference():
+    """Data and sigma_data ten times as large: the levels follow, so the loss is the same number."""
+    x, losses = torch.randn(50, 4), []
+    for unit in (1.0, 10.0):
+        task = DiffusionTask(Preconditioned(Blind(), sigma_data=0.5 * unit))
+        losses.append(task.step(unit * x, FakeTrainer(task))["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert task.levels(torch.zeros(1)).log().item() == pytest.approx(-1.2 + math.log(10))
 
 
 def test_validation_loss_is_per_sample_and_repeatable():

@@ -4,6 +4,7 @@ x = draw(cfg(denoiser, 1.5), range(1000), (1, 8, 8), karras(18), batch=256, labe
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,7 +44,7 @@ def draw(
     for i in range(0, len(indices), batch):
         part = indices[i : i + batch]
         x = (initial_noise(part, shape, seed) * sigmas[0].float()).to(device)
-        conditions = {name: value[i : i + batch].to(device) for name, value in cond.items()}
+        conditions: dict[str, Any] = {name: value[i : i + batch].to(device) for name, value in cond.items()}
         done.append(sample(denoiser, x, sigmas, step, generator=keyed(seed, part), **conditions).cpu())
         if progress is not None:
             progress(min(i + batch, len(indices)))

@@ -1,6 +1,8 @@
 """Training a denoiser under gen-core's Trainer."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,8 @@ class DiffusionTask(Task):
         denoiser: the network to train, preconditioned.
         num_classes: 0 ignores the labels of a batch; otherwise they are dropped for index `num_classes`, the null
             class, with probability `p_drop` for each sample.
-        levels: standard normals -> training noise levels.
+        levels: standard normals -> training noise levels. None is the paper's `log_normal`, which is for data of
+            standard deviation 0.5, in proportion to sigma_data: the unit of the data makes no difference.
         lr: peak learning rate, multiplied by the Trainer's schedule.
 
     >>> from gen_diffusion import MLP
@@ -37,7 +40,7 @@ class DiffusionTask(Task):
         *,
         num_classes: int = 0,
         p_drop: float = 0.1,
-        levels: Callable[[Tensor], Tensor] = log_normal,
+        levels: Callable[[Tensor], Tensor] | None = None,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
@@ -46,7 +49,7 @@ class DiffusionTask(Task):
         self.denoiser = denoiser
         self.num_classes = num_classes
         self.p_drop = p_drop
-        self.levels = levels
+        self.levels = levels or partial(log_normal, mean=-1.2 + math.log(denoiser.sigma_data / 0.5))
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
