@@ -12,12 +12,7 @@ from gen_apps.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), ROOT / "apps" / "README.md"]
-ELSEWHERE = {
-    "pytest": "this run and .ci/run",
-    "torchrun": "apps/tests",
-    "accelerate": "apps/tests",
-    "python": "a benchmark",
-}
+ELSEWHERE = {"pytest", "torchrun", "accelerate", "python", "pip"}  # .ci/run, apps/tests and benchmarks run these
 
 
 def blocks(path: Path, language: str) -> list[str]:

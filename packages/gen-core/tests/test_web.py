@@ -30,7 +30,7 @@ def test_a_control_has_its_widget(control, widget, options):
     assert _component(SimpleNamespace(**widgets), "x", control) == (widget, options | {"label": "x"})
 
 
-@pytest.mark.parametrize("control", [(5, 1, 3), [], [1, "a"], None])
+@pytest.mark.parametrize("control", [(5, 1, 3), []])
 def test_another_control_is_refused(control):
     with pytest.raises(ValueError, match=r"control 'x' must be \(lowest, highest, default\), .*, got"):
         _component(SimpleNamespace(), "x", control)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ Batch = Any
 Split = Literal["train", "test", "all"]
 
 
+@runtime_checkable
 class Data(Protocol):
     """What the trainer needs: steps per epoch, endless batches from any step, and each sample once."""
 

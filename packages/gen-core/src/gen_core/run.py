@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from gen_core.config import differences, to_dict, to_json
 
@@ -40,7 +40,7 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: Any = None) -> Self:
+    def create(cls, path: str | os.PathLike[str], config: Any = None) -> "Run":
         """The run at `path`, made if need be; environment.json tells of the process that made it.
 
         Args:
@@ -62,7 +62,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
         """The run at `path`.
 
         Raises:
@@ -80,7 +80,7 @@ class Run:
         """The configuration, for `gen_core.config.from_dict`."""
         return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Append `{"step": step, ...}` to metrics.jsonl; inf and nan, which JSON lacks, are "inf", "-inf" and "nan"."""
         if "step" in metrics:
             raise ValueError(f"a metric cannot be named 'step', got {dict(metrics)}; rename it")

@@ -46,7 +46,7 @@ def load(path: str | Path) -> ModuleType:
     return sys.modules[name]
 
 
-def launch(n: int, target: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
+def launch(n: int, target: Callable[..., Any], *args: Any, timeout: int | float = 120) -> list[Any]:
     """Run `target(*args)` in `n` CPU processes that see each other through gloo.
 
     The processes fork from a server that has imported torch already, so a launch costs about a second.
@@ -66,7 +66,7 @@ def launch(n: int, target: Callable[..., Any], *args: Any, timeout: float = 120)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    file, name = inspect.getsourcefile(target), target.__qualname__
+    file, name = inspect.getsourcefile(inspect.unwrap(target)), target.__qualname__
     queue = context.SimpleQueue()
     processes = [context.Process(target=_child, args=(r, n, port, file, name, args, queue)) for r in range(n)]
     for process in processes:
@@ -232,7 +232,7 @@ def _micro(make: Make, steps: int) -> None:
 
 def _world(make: Make, steps: int) -> None:
     one = train(make, steps)
-    file, name = inspect.getsourcefile(make), make.__qualname__
+    file, name = inspect.getsourcefile(inspect.unwrap(make)), make.__qualname__
     two = launch(2, _train_again, file, name, steps, timeout=60)[0]
     apart, where = difference(two, one)
     assert apart < 1e-8, (

@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["serve"]
 
-Control = tuple[float, float, float] | Sequence[str] | bool | float | str
+Control = tuple[int | float, int | float, int | float] | Sequence[str] | bool | int | float | str
 
 
 def serve(
