@@ -64,9 +64,9 @@ class Optim:
 
     steps: int = 1500
     """Updates."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Samples per update, over all processes."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Peak learning rate of AdamW: linear warm-up over a twentieth, then half a cosine to 0."""
     weight_decay: float = 0.0
     clip: float | None = 1.0
