@@ -90,4 +90,6 @@ def embed(config: Embed) -> None:
     else:
         z = (maps.tsne if config.method == "tsne" else maps.umap)(points, seed=config.seed)
     maps.scatter(z, label.tolist(), groups=groups if is_run else None, path=out)
-    print(f"{out}: {len(points)} points by {config.method}, trustworthiness {maps.trustworthiness(points, z, k=min(12, (len(points) - 1) // 2)):.3f}")
+    k = min(12, (len(points) - 1) // 2)
+    faithful = maps.trustworthiness(points, z, k)
+    print(f"{out}: {len(points)} points by {config.method}, trustworthiness of {k} neighbours {faithful:.3f}")

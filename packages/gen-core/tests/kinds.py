@@ -1,5 +1,7 @@
 """One small task of each kind that a trainer has to serve, for the tests beside this file."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -9,7 +11,7 @@ from gen_core.runtime import generator
 
 def mlp(*sizes: int, dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.Tanh(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
