@@ -32,7 +32,7 @@ class MLP(nn.Module):
         num_classes: 0 without classes; otherwise labels are 0 ... num_classes - 1, and num_classes is the null class.
     """
 
-    def __init__(self, dim: int = 2, width: int = 96, depth: int = 3, num_classes: int = 0):
+    def __init__(self, dim: int = 2, width: int = 64, depth: int = 3, num_classes: int = 0):
         super().__init__()
         self.condition = Condition(width, num_classes)
         self.stem = nn.Linear(dim, width)
