@@ -16,9 +16,7 @@ from gen_apps.__main__ import COMMANDS, main
 from gen_core import Run
 from gen_core.testing import launch
 
-TINY = (
-    "--optim.steps 8 --optim.batch-size 8 --network.width 8 --network.blocks 1 --network.attention 1 --sampler.steps 4"
-)
+TINY = "--optim.steps 8 --optim.batch-size 8 --network.width 8 --network.blocks 1 --sampler.steps 4 --optim.lr 1e-3"
 CPU = "--machine.device cpu --size 8"
 
 

@@ -54,11 +54,8 @@ class Arrays(Dataset):
         return len(self.tensors[0])
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
-        return tuple(_unit(t[index]) for t in self.tensors)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+        rows = [t[index] for t in self.tensors]
+        return tuple([x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x for x in rows])
 
 
 class Loader:
@@ -127,13 +124,12 @@ class Loader:
 
     def _rows(self, start: int, rank: int, rows: int) -> Iterator[tuple[int, Tensor]]:
         """(epoch, indices) of this process's rows of every step from `start`."""
-        order, current = self.order(start // len(self)), start // len(self)
-        for step in count(start):
-            epoch, batch = divmod(step, len(self))
-            if epoch != current:
-                order, current = self.order(epoch), epoch
-            first = batch * self.batch_size + rank * rows
-            yield epoch, order[first : first + rows]
+        first_epoch, batch = divmod(start, len(self))
+        for epoch in count(first_epoch):
+            order = self.order(epoch)
+            for first in range(batch * self.batch_size + rank * rows, len(self) * self.batch_size, self.batch_size):
+                yield epoch, order[first : first + rows]
+            batch = 0
 
     def _load(self, indices: Iterator[tuple[int, Tensor]]) -> Iterator[Batch]:
         if isinstance(self.dataset, Arrays) and self.transform is None:

@@ -4,8 +4,9 @@
     trainer.fit(Loader(digits(), batch_size=128), steps=2000)
 
 A step is one call of `task.step`. `batch_size` is the global batch: the number of processes and `micro_batch` decide
-where and in how many pieces it is computed, never what is computed. Before every step the global random streams are
-keyed by (seed, step, rank), and `randn_like`, `randn` and `rand` draw rows of one global draw keyed by (seed, step).
+where and in how many pieces it is computed, never what is computed. Before every step torch's global streams are
+keyed by (seed, step, rank), and `randn_like`, `randn` and `rand` draw rows of one global draw keyed by (seed, step);
+a step that needs numpy or python makes a generator from `t.key(...)`.
 So the same seed gives the same curve on one process or several, in one piece or interrupted anywhere.
 """
 
@@ -24,9 +25,12 @@ from gen_core.callbacks import Callback
 from gen_core.data import Data
 from gen_core.processes import Processes, signals
 from gen_core.run import Run
-from gen_core.runtime import _map, key, seed_all, select_device, select_precision, to_device
+from gen_core.runtime import _map, key, seed_all, seed_torch, select_device, select_precision, to_device
 from gen_core.schedule import Schedule, constant
 from gen_core.task import Task
+
+_NOTHING = nullcontext()
+BLOCK = 64  # steps whose keys are computed together
 
 
 class NonFiniteLoss(ValueError):
@@ -80,8 +84,10 @@ class Trainer:
         self.stopping = 0  # 0, 1 after stop(), or the signal's number
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
         self._order: str | None = None
+        self._look = 1 if self.device.type == "cpu" else 100  # updates between checks; elsewhere a check waits
         self._draws = 0
         self._generator = torch.Generator(self.device)
+        self._keys: tuple[int, list[int]] = (-1, [])
         self._losses: list[tuple[int, str, Tensor]] = []  # not yet seen to be finite
         self._read: dict[str, float] = {}
         self._owned: dict[str, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
@@ -124,8 +130,10 @@ class Trainer:
             batches = repeat(None) if data is None else data.batches(self.step, self.rank, self.world)
             epoch = len(data) if data is not None else 0
             while self.step < steps and not self._stop():
-                batch = to_device(next(batches), self.device)
-                seed_all(self.seed, "step", self.step, self.rank)
+                batch = next(batches)
+                if self.device.type != "cpu":
+                    batch = to_device(batch, self.device)
+                seed_torch(self._stream())
                 self._draws = 0
                 metrics = self.task.step(batch, self)
                 self.step += 1
@@ -149,8 +157,17 @@ class Trainer:
 
     def _stop(self) -> bool:
         """Whether any process was asked to stop: a signal may have reached only one of them."""
-        self.stopping = self.processes.agree(self.stopping)
+        if self.world > 1:
+            self.stopping = self.processes.agree(self.stopping)
         return self.stopping > 0
+
+    def _stream(self) -> int:
+        """Key of torch's global streams at this step; for a block of steps at a time, hashing being the slow part."""
+        block, place = divmod(self.step, BLOCK)
+        if self._keys[0] != block:
+            steps = range(block * BLOCK, (block + 1) * BLOCK)
+            self._keys = block, [key(self.seed, "step", step, self.rank) for step in steps]
+        return self._keys[1][place]
 
     def _note(self, number: int) -> None:
         self.stopping = number
@@ -181,32 +198,28 @@ class Trainer:
         for group in opt.param_groups:
             group["lr"] = group["initial_lr"] * factor
         owned, others = self._parts(optimizer)
-        micros = self._micro_batches(batch)
-        scales = self._scales(micros, weight)
+        pieces = self._pieces(batch, weight)
 
         def closure() -> Tensor:
             opt.zero_grad()
-            total = None
-            for i, (micro, scale) in enumerate(zip(micros, scales, strict=True)):
-                last = i == len(micros) - 1
-                with nullcontext() if last or self.world == 1 else self.processes.no_sync(self.model):
+            total: Any = 0.0
+            for micro, share, sync in pieces:
+                with _NOTHING if sync else self.processes.no_sync(self.model):
                     value = self.model(loss, *micro)
                     if value.ndim:
                         raise ValueError(f"a loss is the mean over its rows, a scalar; got shape {tuple(value.shape)}")
-                    if scale is not None:
-                        value = value * scale
+                    if share is not None:
+                        value = value * share
                     value.backward()
-                total = value.detach() if total is None else total + value.detach()
+                total = value.detach() if len(pieces) == 1 else total + value.detach()
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(owned, self.clip)
-            assert total is not None
             return self.reduce(total)  # the same number on all ranks: a line search must branch the same way
 
-        with _frozen(others):
-            value = opt.step(closure)  # type: ignore[arg-type]  # LBFGS and all others return the closure's first loss
-        assert isinstance(value, Tensor)
+        with _frozen(others) if others else _NOTHING:
+            value = cast(Tensor, opt.step(closure))  # of several calls, L-BFGS returns the first
         self._losses.append((self.step, optimizer, value))
-        if self.device.type == "cpu" or len(self._losses) >= 100:  # elsewhere looking means waiting for the device
+        if len(self._losses) >= self._look:
             self._check_finite()
         return value
 
@@ -218,31 +231,25 @@ class Trainer:
             self._owned[optimizer] = owned, [p for p in self.task.parameters() if id(p) not in mine]
         return self._owned[optimizer]
 
-    def _micro_batches(self, batch: tuple) -> list[tuple]:
-        """`batch` cut along its first dimension into pieces of `micro_batch` rows."""
-        if self.micro_batch is None:
-            return [batch]
-        rows = set()
-        _map(lambda x: rows.add(len(x)), batch)
-        if len(rows) != 1:
-            raise ValueError(f"micro-batches need arguments with the same number of rows, got {sorted(rows)}")
-        n, m = rows.pop(), self.micro_batch
-        return [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
-
-    def _scales(self, micros: list[tuple], weight: Callable | None) -> list:
-        """What each micro-batch's mean counts in the mean over all of them and all processes."""
+    def _pieces(self, batch: tuple, weight: Callable | None) -> list[tuple[tuple, Any, bool]]:
+        """`batch` in micro-batches: (rows, what their mean counts in the whole, whether gradients are averaged now)."""
+        if self.micro_batch is None and weight is None:
+            return [(batch, None, True)]
+        micros, counts = [batch], [1]
+        if self.micro_batch is not None:
+            rows = set()
+            _map(lambda x: rows.add(len(x)), batch)
+            if len(rows) != 1:
+                raise ValueError(f"micro-batches need arguments with the same number of rows, got {sorted(rows)}")
+            n, m = rows.pop(), self.micro_batch
+            micros = [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
+            counts = [min(m, n - i) / n for i in range(0, n, m)]
         if weight is not None:
-            counts = [torch.as_tensor(weight(*micro), device=self.device) for micro in micros]
-            mean = self.reduce(torch.stack(counts).sum().double(), "mean")
-            return [count / mean for count in counts]
-        if len(micros) == 1:
-            return [None]
-        counts = []
-        for micro in micros:
-            sizes: list[int] = []
-            _map(lambda x, sizes=sizes: sizes.append(len(x)), micro)
-            counts.append(sizes[0])
-        return [count / sum(counts) for count in counts]
+            items = [torch.as_tensor(weight(*micro), device=self.device) for micro in micros]
+            mean = self.reduce(torch.stack(items).sum().double())  # of valid items per process
+            counts = [item / mean for item in items]
+        last = len(micros) - 1
+        return [(x, c, i == last or self.world == 1) for i, (x, c) in enumerate(zip(micros, counts, strict=True))]
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal noise of `x`'s shape: this process's rows of one draw for the global batch."""
@@ -262,6 +269,10 @@ class Trainer:
         n, *rest = shape
         drawn = draw(n * self.world, *rest, generator=self._generator, device=self.device, dtype=dtype)
         return drawn[self.rank * n : (self.rank + 1) * n]
+
+    def key(self, *parts: int | str) -> int:
+        """A key of (seed, step, parts), for streams of your own: `numpy.random.default_rng(t.key("replay"))`."""
+        return key(self.seed, "own", self.step, *parts)
 
     # ------------------------------------------------------------------ looking
 
