@@ -19,6 +19,7 @@ __all__ = ["Kind", "Quantity", "product_spread", "si", "sum_spread", "weakest"]
 Kind = Literal["measured", "modelled", "assumed"]
 _KINDS: tuple[str, ...] = get_args(Kind)  # from the strongest to the weakest
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+_NOTHING_KNOWN = math.log(1e6)  # a difference of equals has no relative error; its spread ends here
 _SCALABLE = ("J", "Wh", "W", "g", "L", "s", "FLOP")  # units that take a prefix
 
 
@@ -123,7 +124,8 @@ def sum_spread(values: Sequence[float], spreads: Sequence[float]) -> float:
     total = sum(values)
     if not total:
         return max(spreads, default=1.0)
-    return math.exp(math.hypot(*(v / total * math.log(s) for v, s in zip(values, spreads, strict=True))))
+    logs = [v / total * math.log(s) for v, s in zip(values, spreads, strict=True)]
+    return math.exp(min(math.hypot(*logs), _NOTHING_KNOWN))
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:
@@ -141,14 +143,13 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     if top == "g" and abs(value) >= 1e6:
         value, top = value / 1e6, "t"
     power = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 999.96 is 1.00e3
-    scale = 3 * (power // 3) if top in (*_SCALABLE, "t") else 0
-    scale = min(max(scale, -9), 15)
-    if top == "s" and scale > 0:
-        scale = 0
-    if not -9 <= power - scale < 5:
-        return f"{value / 10.0**scale:.{digits - 1}e} {_PREFIXES[scale]}{top}{slash}{bottom}".strip()
-    decimals = max(digits - 1 - (power - scale), 0)
-    return f"{value / 10.0**scale:.{decimals}f} {_PREFIXES[scale]}{top}{slash}{bottom}".strip()
+    scale = 0
+    if top in (*_SCALABLE, "t"):
+        scale = min(max(3 * (power // 3), -9), 0 if top == "s" else 15)
+    short = value / 10.0**scale
+    fits = 0 <= power - scale < 6 if scale == -9 else -5 <= power - scale < 6
+    number = f"{short:.{max(digits - 1 - (power - scale), 0)}f}" if fits else f"{short:.{digits - 1}e}"
+    return f"{number} {_PREFIXES[scale]}{top}{slash}{bottom}".strip()
 
 
 def _unit(a: str, b: str) -> str:
