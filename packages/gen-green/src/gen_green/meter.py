@@ -16,20 +16,24 @@ Predictions and published figures are `Reading`s too, so that to compare is to s
 
 import functools
 import json
+import math
 import os
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-from gen_green.quantity import Kind, Quantity, sum_spread, weakest
+from gen_green.quantity import NOTHING_KNOWN, Kind, Quantity, sum_spread, weakest
 
 __all__ = ["Meter", "Part", "Reading", "reduce"]
 
+Scope = Literal["machine", "tree"]
 VERSION = 1  # of a reading's JSON
+QUANTISED = 2.0  # seconds below which the steps of a GPU's counter show
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -50,7 +54,7 @@ class Part:
     kind: Kind
     source: str
     spread: float = 1.0
-    scope: Literal["machine", "tree"] = "machine"
+    scope: Scope = "machine"
     resolution: float = 0.0
     flags: tuple[str, ...] = ()
 
@@ -79,7 +83,7 @@ class Reading:
 
     Args:
         seconds: wall time, without system suspend on Linux (the monotonic clock stops there).
-        joules: parts by name ("cpu", "cpu idle", "memory", "gpu GPU-3f2a..."); they err independently.
+        joules: parts by name ("cpu", "cpu idle", "memory", "gpu GPU-3f2a...").
         samples, tokens: what was computed, as the caller counts.
         node: an anonymous name of the machine and container, so that `reduce` counts its parts once.
     """
@@ -103,9 +107,17 @@ class Reading:
 
     @property
     def spread(self) -> float:
-        """Geometric: the truth lies within total / spread and total * spread, 8 times in 10."""
-        parts = self.joules.values()
-        return sum_spread([part.joules for part in parts], [part.spread for part in parts])
+        """Geometric: the truth lies within total / spread and total * spread, 8 times in 10.
+
+        Parts whose names begin alike ("cpu", "cpu idle") err together, others independently.
+        """
+        logs: dict[str, float] = {}
+        for name, part in self.joules.items():
+            group = name.partition(" ")[0]
+            logs[group] = logs.get(group, 0.0) + part.joules * math.log(part.spread)
+        if not self.total:
+            return max((part.spread for part in self.joules.values()), default=1.0)
+        return math.exp(min(math.hypot(*logs.values()) / abs(self.total), NOTHING_KNOWN))
 
     @property
     def low(self) -> float:
@@ -151,9 +163,7 @@ class Reading:
 
     def __mul__(self, k: float) -> "Reading":
         parts = {name: part * k for name, part in self.joules.items()}
-        return replace(
-            self, seconds=self.seconds * k, joules=parts, samples=self.samples * k, tokens=self.tokens * k
-        )
+        return replace(self, seconds=self.seconds * k, joules=parts, samples=self.samples * k, tokens=self.tokens * k)
 
     __rmul__ = __mul__
 
@@ -219,6 +229,224 @@ class Reading:
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
         except FileNotFoundError:
-            raise FileNotFoundError(f"{path} does not exist; `gen green run --json {path} -- COMMAND` writes it") from None
+            raise FileNotFoundError(
+                f"{path} does not exist; `gen green run --json {path} -- COMMAND` writes it"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise ValueError(f"{path} is not JSON; give a file that `gen green run --json` wrote") from None
+
+
+class Meter:
+    """A window over counters: a context manager, a decorator, laps.
+
+    Args:
+        counters: as `gen_green.counters.detect` gives; None detects when the window opens.
+        clock: seconds; the monotonic one never steps back, and a clock that does gives a lap of 0 s, flagged "clock".
+        scope: for detection: "machine" or "tree".
+        sync: at the edges of laps wait for the GPU's queue, whose energy would fall into the next lap: True does so
+            where torch has started CUDA, False never, a function is called instead.
+        every: seconds after which a thread reads, where a window may outlast a RAPL counter's wrap; None: no thread.
+    """
+
+    def __init__(
+        self,
+        counters: Sequence[Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        scope: Scope = "machine",
+        sync: bool | Callable[[], object] = True,
+        every: float | None = None,
+    ):
+        if every is not None and not every > 0:
+            raise ValueError(f"every needs seconds above 0, got {every}; leave it out for no thread")
+        self.counters, self.clock, self.scope, self.sync, self.every = counters, clock, scope, sync, every
+        self.laps: list[Reading] = []
+        self._depth = 0
+        self._first: _Edge | None = None
+        self._last: _Edge | None = None
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        if self._depth > 1:  # a recursive function: one window around it
+            return self
+        if self.counters is None:
+            from gen_green.counters import detect
+
+            self.counters = detect(self.scope, clock=self.clock)
+        names = [counter.name for counter in self.counters]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two counters have one name in {names}; each part of a machine is counted once")
+        self.laps, self._stand = [], [_Stand(counter) for counter in self.counters]
+        self._watch = _watch(self.every, self._stand) if self.every else None
+        self._first = self._last = self._edge()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._end = self._edge()
+            if self._watch:
+                self._watch.stop()
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(fn)
+        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
+                return fn(*args, **kwargs)
+
+        measured.meter = self  # type: ignore[attr-defined]
+        return measured
+
+    def lap(self, samples: float = 0, tokens: float = 0, label: str = "") -> Reading:
+        """The reading since the last lap, which is also appended to `laps`.
+
+        Raises:
+            RuntimeError: outside of the window.
+        """
+        if self._depth == 0 or self._last is None:
+            raise RuntimeError("a lap lies within a window: with Meter() as m: ... m.lap(samples=64)")
+        now = self._edge()
+        self.laps.append(self._between(self._last, now, samples, tokens, label))
+        self._last = now
+        return self.laps[-1]
+
+    @property
+    def reading(self) -> Reading:
+        """From the window's start to its end, or to now; samples and tokens are those of all laps."""
+        if self._first is None:
+            raise RuntimeError("nothing was measured yet; open a window: with Meter() as m: ...")
+        samples, tokens = sum(lap.samples for lap in self.laps), sum(lap.tokens for lap in self.laps)
+        return self._between(self._first, self._edge() if self._depth else self._end, samples, tokens, "")
+
+    def _edge(self) -> "_Edge":
+        if self.sync is True:
+            _synchronize()
+        elif self.sync:
+            self.sync()
+        with self._watch.lock if self._watch else nullcontext():
+            return _Edge(self.clock(), [(s.read(), len(s.notes)) for s in self._stand])
+
+    def _between(self, a: "_Edge", b: "_Edge", samples: float, tokens: float, label: str) -> Reading:
+        seconds, parts = b.seconds - a.seconds, {}
+        for stand, (before, first), (after, last) in zip(self._stand, a.joules, b.joules, strict=True):
+            counter, flags = stand.counter, dict.fromkeys(stand.notes[first:last])
+            if seconds < 0:
+                flags["clock"] = None
+            if getattr(counter, "step", 0) and seconds < QUANTISED:
+                flags["quantised"] = None
+            parts[counter.name] = Part(
+                after - before,
+                counter.kind,
+                counter.source,
+                counter.spread,
+                getattr(counter, "scope", "machine"),
+                getattr(counter, "resolution", 0.0),
+                tuple(flags),
+            )
+        return Reading(max(seconds, 0.0), parts, samples, tokens, label, _node())
+
+
+@dataclass(frozen=True)
+class _Edge:
+    seconds: float
+    joules: list[tuple[float, int]]  # of each counter: where it stands, how many notes it had
+
+
+class _Stand:
+    """Where a counter stands, from 0 up: kept when it fails, never back when it jumps."""
+
+    def __init__(self, counter: Any):
+        self.counter, self.joules = counter, 0.0
+        self.raw: float | None = None
+        self.notes: list[str] = getattr(counter, "notes", [])
+
+    def read(self) -> float:
+        try:
+            raw = float(self.counter.read())
+        except Exception:  # whatever a sensor raises, the run goes on
+            self.notes.append("gap")
+            return self.joules
+        if self.raw is not None and raw < self.raw:
+            self.notes.append("reset")
+        elif self.raw is not None:
+            self.joules += raw - self.raw
+        self.raw = raw
+        return self.joules
+
+
+class _watch:
+    """A thread that reads all counters every so many seconds."""
+
+    def __init__(self, every: float, stands: Sequence[_Stand]):
+        import threading
+
+        self.lock, self._stop = threading.Lock(), threading.Event()
+
+        def loop() -> None:
+            while not self._stop.wait(every):
+                with self.lock:
+                    for stand in stands:
+                        stand.read()
+
+        self._thread = threading.Thread(target=loop, name="gen-green", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _synchronize() -> None:
+    """Wait for the GPU where torch has started CUDA; torch is not imported for that."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+@functools.cache
+def _node() -> str:
+    """An anonymous name: the running system, then the container within it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        boot = "unknown"
+    import platform
+
+    return f"{boot}/{zlib.crc32(platform.node().encode()):08x}"
+
+
+def reduce(readings: Iterable[Reading]) -> Reading:
+    """One reading of what several processes, on one node or more, measured at the same time.
+
+    Parts of a machine count once per node, however many ranks report them (the longest window's), measured ones once
+    per running system even from several containers; parts of process trees, samples and tokens add up; seconds are
+    the longest.
+
+    Raises:
+        ValueError: for no reading.
+    """
+    readings = list(readings)
+    if not readings:
+        raise ValueError("there is no reading to reduce; give one per rank")
+    machines: dict[tuple[str, str], Part] = {}
+    trees: list[tuple[str, Part]] = []
+    for reading in readings:
+        for name, part in reading.joules.items():
+            if part.scope == "tree":
+                trees.append((name, part))
+                continue
+            key = reading.node.partition("/")[0] if part.kind == "measured" else reading.node, name
+            if key not in machines or part.joules > machines[key].joules:
+                machines[key] = part
+    parts: dict[str, Part] = {}
+    for name, part in [*((name, part) for (_, name), part in machines.items()), *trees]:
+        parts[name] = parts[name].joined(part) if name in parts else part
+    nodes = dict.fromkeys(reading.node for reading in readings)
+    return Reading(
+        max(reading.seconds for reading in readings),
+        parts,
+        sum(reading.samples for reading in readings),
+        sum(reading.tokens for reading in readings),
+        readings[0].label,
+        next(iter(nodes)) if len(nodes) == 1 else "",
+    )

@@ -19,7 +19,7 @@ __all__ = ["Kind", "Quantity", "product_spread", "si", "sum_spread", "weakest"]
 Kind = Literal["measured", "modelled", "assumed"]
 _KINDS: tuple[str, ...] = get_args(Kind)  # from the strongest to the weakest
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
-_NOTHING_KNOWN = math.log(1e6)  # a difference of equals has no relative error; its spread ends here
+NOTHING_KNOWN = math.log(1e6)  # a difference of equals has no relative error; its spread ends here
 _SCALABLE = ("J", "Wh", "W", "g", "L", "s", "FLOP")  # units that take a prefix
 
 
@@ -125,7 +125,7 @@ def sum_spread(values: Sequence[float], spreads: Sequence[float]) -> float:
     if not total:
         return max(spreads, default=1.0)
     logs = [v / total * math.log(s) for v, s in zip(values, spreads, strict=True)]
-    return math.exp(min(math.hypot(*logs), _NOTHING_KNOWN))
+    return math.exp(min(math.hypot(*logs), NOTHING_KNOWN))
 
 
 def si(value: float, unit: str = "", digits: int = 3) -> str:
