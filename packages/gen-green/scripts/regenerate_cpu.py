@@ -37,7 +37,8 @@ def main() -> None:
             for maker, pattern in (("Intel", r"Xeon|Core"), ("AMD", r"\d|Ryzen|FX|Athlon|A\d")):
                 name = f"{maker} {name}" if re.match(pattern, name) else name
             name = re.sub(r"^AMD (7\d\d\d)$", r"AMD EPYC \1", name).replace("Rasberry", "Raspberry")
-            tdp, _, _, year, source, licence = table.get(name, ["", "", "", "2025", "Green Algorithms v3.0", "CC-BY-4.0"])
+            unknown = ["", "", "", "2025", "Green Algorithms v3.0", "CC-BY-4.0"]
+            tdp, _, _, year, source, licence = table.get(name, unknown)
             if tdp and source == "codecarbon":
                 source, licence = "codecarbon; Green Algorithms v3.0", "MIT; CC-BY-4.0"
             table[name] = [tdp or row["TDP"], row["n_cores"], row["TDP_per_core"], year, source, licence]

@@ -4,12 +4,14 @@
     python scripts/regenerate_intensity.py carbon-intensity-electricity.csv # ourworldindata.org, "Download"
     python scripts/regenerate_intensity.py global_energy_mix.json           # codecarbon's copy of the first
 
-The last year of each country counts, or the last one up to --until. The shipped table was made from the third file, which
-holds the release of 2024 (years to 2023); later releases revise earlier years by a few per cent (GB 2023: 238, then 228 g).
+The last year of each country counts, or the last one up to --until. The shipped table was made from the third file,
+which holds the release of 2024 (years to 2023); later releases revise earlier years by a few per cent (GB 2023: 238 g,
+then 228 g).
 
-Sources: Ember, Yearly Electricity Data, and Energy Institute, Statistical Review of World Energy, processed by Our World in
-Data, CC-BY-4.0: greenhouse gases over the life cycle per kWh generated in the country, without trade and grid losses. The
-world's row is the International Energy Agency's (Global Energy and CO2 Status Report 2019: 475 g of CO2, combustion only).
+Sources: Ember, Yearly Electricity Data, and Energy Institute, Statistical Review of World Energy, processed by Our World
+in Data, CC-BY-4.0: greenhouse gases over the life cycle per kWh generated in the country, without trade and grid losses.
+The world's row is the International Energy Agency's (Global Energy and CO2 Status Report 2019: 475 g of CO2 by
+combustion; the world's row of Our World in Data for 2023, over the life cycle, is 484 g).
 """
 
 import argparse
@@ -20,7 +22,8 @@ from pathlib import Path
 OUT = Path(__file__).parents[1] / "src/gen_green/data/intensity.csv"
 FIELDS = ["code", "iso3", "name", "g_per_kwh", "year", "basis", "source", "licence", "note"]
 OWID = ["lifecycle", "Ember via Our World in Data", "CC-BY-4.0", "generation; no trade, no T&D losses"]
-WORLD = ["WORLD", "WLD", "World", "475", "2018", "direct", "IEA 2019 via Green Algorithms", "CC-BY-4.0", "combustion only"]
+IEA = "IEA 2019 via Green Algorithms"
+WORLD = ["WORLD", "WLD", "World", "475", "2018", "direct", IEA, "CC-BY-4.0", "combustion only"]
 CODES = """
 ABW:AW AFG:AF AGO:AO AIA:AI ALA:AX ALB:AL AND:AD ARE:AE ARG:AR ARM:AM ASM:AS ATA:AQ ATF:TF ATG:AG AUS:AU AUT:AT AZE:AZ
 BDI:BI BEL:BE BEN:BJ BES:BQ BFA:BF BGD:BD BGR:BG BHR:BH BHS:BS BIH:BA BLM:BL BLR:BY BLZ:BZ BMU:BM BOL:BO BRA:BR BRB:BB
