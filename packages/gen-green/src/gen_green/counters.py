@@ -17,6 +17,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -301,9 +303,9 @@ def _visible(lib: Any, named: str | None) -> list[tuple[Any, bool]]:
                 found.append((lib.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part), True))
             elif word.startswith("GPU-"):
                 alike = [h for h in everything if _str(lib.nvmlDeviceGetUUID(h)).startswith(word)]
-                found += [(handle, False) for handle in alike[:1]]
                 if len(alike) != 1:
                     break
+                found.append((alike[0], False))
             else:
                 break
         except lib.NVMLError:
@@ -384,12 +386,15 @@ def detect(
         gpus = []
         if warn:
             warnings.warn(f"{error} (no GPU is counted until then)", stacklevel=2)
+    look = partial(rapl, powercap, clock=clock, tdp=tdp / machine.packages if tdp else None)
+    sensors: list[Counter] = []
     try:
-        sensors = rapl(powercap, clock=clock, tdp=tdp / machine.packages if tdp else None)
+        sensors = look()
     except PermissionError as error:
-        sensors = []
         if warn:
-            warnings.warn(f"{error} (until then the CPU is modelled)", stacklevel=2)
+            warnings.warn(f"{error} (until then what it would tell is modelled)", stacklevel=2)
+        with suppress(PermissionError):  # only DRAM's files may be closed
+            sensors = look(dram=False)
     packages = [c for c in sensors if not c.name.startswith("dram")]
     drams = [c for c in sensors if c.name.startswith("dram")]
     idle = idle_model(tdp, machine=machine, clock=clock)
@@ -397,9 +402,11 @@ def detect(
         counters += packages
     elif packages:
         whole = idle.watts * machine.cpus / machine.allowed
-        counters += [Attributed(packages, Tree().seconds, _machine_busy(root), whole, clock), idle]
+        counters.append(Attributed(packages, Tree().seconds, _machine_busy(root), whole, clock))
+        counters.append(idle)
     else:
-        counters += [cpu_model(tdp, idle=0.0, scope=scope, machine=machine, root=root, clock=clock), idle]
+        counters.append(cpu_model(tdp, idle=0.0, scope=scope, machine=machine, root=root, clock=clock))
+        counters.append(idle)
     if drams and scope == "machine":
         counters += drams
     else:

@@ -259,7 +259,8 @@ class Meter:
     ):
         if every is not None and not every > 0:
             raise ValueError(f"every needs seconds above 0, got {every}; leave it out for no thread")
-        self.counters, self.clock, self.scope, self.sync, self.every = counters, clock, scope, sync, every
+        self.counters, self.clock, self.sync, self.every = counters, clock, sync, every
+        self.scope: Scope = scope
         self.laps: list[Reading] = []
         self._depth = 0
         self._first: _Edge | None = None
