@@ -8,9 +8,9 @@ The last year of each country counts, or the last one up to --until. The shipped
 which holds the release of 2024 (years to 2023); later releases revise earlier years by a few per cent (GB 2023: 238 g,
 then 228 g).
 
-Sources: Ember, Yearly Electricity Data, and Energy Institute, Statistical Review of World Energy, processed by Our World
-in Data, CC-BY-4.0: greenhouse gases over the life cycle per kWh generated in the country, without trade and grid losses.
-The world's row is the International Energy Agency's (Global Energy and CO2 Status Report 2019: 475 g of CO2 by
+Sources: Ember, Yearly Electricity Data, and Energy Institute, Statistical Review of World Energy, as processed by Our
+World in Data, CC-BY-4.0: greenhouse gases over the life cycle per kWh generated in the country, without trade and grid
+losses. The world's row is the International Energy Agency's (Global Energy and CO2 Status Report 2019: 475 g of CO2 by
 combustion; the world's row of Our World in Data for 2023, over the life cycle, is 484 g).
 """
 

@@ -279,8 +279,8 @@ def _check_series(times: Sequence[float], values: Sequence[Any]) -> None:
 
 
 def read_trace(path: str | Path, basis: Basis = "lifecycle") -> Intensity:
-    """The series of a csv: times in its first column (seconds since 1970, or ISO 8601, in UTC where nothing is said), and
-    g/kWh in the first column that is named after an intensity, else in the second.
+    """The series of a csv: times in its first column (seconds since 1970, or ISO 8601, in UTC unless it says
+    otherwise), and g/kWh in the first column that is named after an intensity, else in the second.
 
     Raises:
         FileNotFoundError, ValueError: in one sentence, for a file that is missing, empty or holds something else.
