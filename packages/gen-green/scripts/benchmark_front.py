@@ -1,14 +1,16 @@
-"""Quality against energy on the digits (1797 images of 8x8): k-NN, logistic regression, MLPs of three widths in fp32 and bf16.
+"""Quality against energy on the digits (1797 images): k-NN, logistic regression, MLPs of three widths, fp32 and bf16.
 
     python scripts/benchmark_front.py [--plot front.png] [--repeats 3]
 
-Needs scikit-learn and torch. Energy is of training and testing, by whatever this machine can measure (`gen-green doctor`),
-one thread. The front is found again with all energies scaled by 0.5, 2 and 10, as a wrong TDP would: it must not change.
+Needs scikit-learn and torch. Energy is of training and one test on one thread, by whatever this machine can measure
+(`gen-green doctor` says what). The front is found again with all energies scaled by 0.5, 2 and 10, as a wrong TDP
+would: it must not change.
 """
 
 import argparse
 import statistics
 
+import threadpoolctl
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -63,7 +65,7 @@ def main() -> None:
     for name, make in models.items():
         readings = []
         for _ in range(args.repeats):
-            with Meter(detect("tree")) as meter:
+            with threadpoolctl.threadpool_limits(1), Meter(detect("tree")) as meter:
                 accuracy = make().fit(x_train, y_train).score(x_test, y_test)
             readings.append(meter.reading)
         joules = statistics.median(r.total for r in readings)
