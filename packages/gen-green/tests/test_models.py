@@ -41,11 +41,10 @@ def files(root, **contents):
     return root
 
 
-def system(root, cpus=4, gib=16, packages=1, flags="fpu"):
+def system(root, cpus=4, gib=16, packages=1, flags="fpu", model="Fast 9"):
     """A /proc of a machine at rest."""
-    each = [
-        f"processor : {i}\nmodel name : Fast 9\nphysical id : {i % packages}\nflags : {flags}\n" for i in range(cpus)
-    ]
+    cpu = lambda i: f"physical id : {i % packages}\ncore id : {i // 2}\nflags : {flags}\n"
+    each = [f"processor : {i}\nmodel name : {model}\n{cpu(i)}" for i in range(cpus)]
     stat = "cpu  0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{i} 0 0 0 0 0 0 0 0 0 0\n" for i in range(cpus)) + "intr 0\n"
     return files(
         root,
@@ -192,10 +191,17 @@ def test_a_cpu_set_limits_the_idle_power_but_not_whose_busy_time_counts(tmp_path
     assert idle_model(80, root=root).watts == pytest.approx(0.2 * 80 * 3 / 8)
 
 
-def test_packages_are_counted_except_in_a_virtual_machine(tmp_path):
-    assert Machine.here(system(tmp_path / "a", cpus=4, packages=2)).packages == 2
-    virtual = Machine.here(system(tmp_path / "b", cpus=4, packages=4, flags="fpu hypervisor"))
-    assert (virtual.packages, virtual.model) == (1, "Fast 9")
+def test_a_machine_has_the_packages_of_its_table_and_a_guest_the_cores_that_it_sees(tmp_path):
+    two = Machine.here(system(tmp_path / "a", cpus=8, packages=2, model="Intel(R) Xeon(R) CPU E5-2683 v4 @ 2.10GHz"))
+    assert (two.packages, two.cores, two.virtual) == (2, 8, False)
+    assert cpu_model(machine=two, root=tmp_path / "a").source.startswith("(0.20 + 0.55 load) TDP, TDP 240 W (modelled")
+    guest = system(tmp_path / "b", cpus=4, model="Intel(R) Xeon(R) CPU E5-2683 v4 @ 2.10GHz", flags="fpu hypervisor")
+    assert "TDP 15 W (modelled: 7.5 W x 2 virtual cores of" in cpu_model(root=guest).source
+
+
+def test_a_processor_without_a_name_is_assumed_and_says_so(tmp_path):
+    counter = cpu_model(root=system(tmp_path, cpus=4, model="AMD EPYC", flags="fpu hypervisor"))
+    assert counter.kind == "assumed" and counter.spread > 2 and "12 W x 2 virtual cores of AMD EPYC" in counter.source
 
 
 # --------------------------------------------------------------------------------------------------------- the process
@@ -276,7 +282,7 @@ def test_short_lived_children_are_not_lost():
 
     burn = "import time\nwhile time.process_time() < .1: pass"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    counter = cpu_model(100.0, idle=0, slope=1, scope="tree", machine=Machine(2, 2.0, 1, "", 8e9))
+    counter = cpu_model(100.0, idle=0, slope=1, scope="tree", machine=Machine(2, 2.0, 8e9))
     for _ in range(5):
         subprocess.run([sys.executable, "-S", "-c", burn], check=True)
     joules = counter.read()

@@ -1,8 +1,8 @@
 """Energy, carbon and water of any computation: measured, predicted, compared.
 
-    with Meter() as m:
-        train()
-    print(m.reading.quantity)  # joules, how sure, from what source
+with Meter() as m:
+    train()
+print(m.reading.quantity)  # joules, how sure, from what source
 """
 
 from gen_green.counters import Counter, detect, nvml, rapl

@@ -415,7 +415,7 @@ def detect(
 
 
 def _machine_busy(root: Path) -> Callable[[], float]:
-    return cpu_model(1.0, root=root, machine=Machine(1, 1.0, 1, "", 0.0)).busy
+    return cpu_model(1.0, root=root, machine=Machine(1, 1.0, 0.0)).busy
 
 
 def _number(path: Path) -> float | None:

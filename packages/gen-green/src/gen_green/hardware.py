@@ -83,8 +83,8 @@ def cpu(name: str, cores: int | None = None) -> Quantity:
     row = known.get(_cpu_key(name))
     if row is not None:
         return _watts(row["tdp_w_per_package"], f"TDP of {row['name']}, {row['source']}", row)
-    near = known[nearest(_cpu_key(name), known)]["name"]
     if cores is None:
+        near = known[nearest(_cpu_key(name), known)]["name"]
         raise ValueError(f"no power is known for the processor {name!r}; the nearest name is {near!r}, or pass cores=")
     each = cpu_core("Any")
     source = f"{each.value:g} W per core of an unknown processor {name!r}, Green Algorithms v3.0"

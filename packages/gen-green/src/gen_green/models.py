@@ -37,17 +37,21 @@ class Machine:
     Args:
         cpus: logical CPUs of the machine.
         allowed: CPUs' worth that the cgroup's quota and CPU set leave to this process, at most `cpus`.
-        packages: CPU packages (sockets); 1 in a virtual machine, whose topology is invented.
+        cores: physical cores, as far as this machine sees them.
+        packages: CPU packages (sockets).
         model: the name in /proc/cpuinfo, "" where there is none.
+        virtual: whether this is a guest, which sees a slice of a package.
         memory: bytes available, the cgroup's limit if that is lower.
         usage: reads the cgroup's cumulative CPU seconds, where a quota makes the cgroup "the machine"; else None.
     """
 
     cpus: int
     allowed: float
-    packages: int
-    model: str
     memory: float
+    cores: int = 1
+    packages: int = 1
+    model: str = ""
+    virtual: bool = False
     usage: Callable[[], float] | None = None
 
     @classmethod
@@ -55,21 +59,23 @@ class Machine:
         """This machine, from its /proc and /sys/fs/cgroup (versions 1 and 2) below `root`."""
         info = [line.partition(":") for line in _text(root / "proc/cpuinfo").splitlines()]
         values = {key.strip(): value.strip() for key, _, value in reversed(info)}  # the first CPU's
-        sockets = {value for key, _, value in info if key.strip() == "physical id"}
+        ids = [value.strip() for key, _, value in info if key.strip() in ("physical id", "core id")]
+        sockets, cores = set(ids[::2]), set(zip(ids[::2], ids[1::2], strict=False))  # one follows the other
         stat = _text(root / "proc/stat").splitlines()
         cpus = sum(line.startswith("cpu") and not line.startswith("cpu ") for line in stat) or os.cpu_count() or 1
         groups = _Cgroups(root)
         allowed = min(groups.quota(), groups.cpuset() or cpus, cpus)
         if root == Path("/") and hasattr(os, "sched_getaffinity"):
             allowed = min(allowed, len(os.sched_getaffinity(0)))
-        virtual = "hypervisor" in values.get("flags", "").split()
         return cls(
-            cpus,
-            allowed,
-            1 if virtual else max(len(sockets), 1),
-            values.get("model name", ""),
-            min(_memory_total(root), groups.memory()),
-            groups.usage() if groups.quota() < cpus else None,
+            cpus=cpus,
+            allowed=allowed,
+            memory=min(_memory_total(root), groups.memory()),
+            cores=len(cores) or cpus,
+            packages=len(sockets) or 1,
+            model=values.get("model name", ""),
+            virtual="hypervisor" in values.get("flags", "").split(),
+            usage=groups.usage() if groups.quota() < cpus else None,
         )
 
 
@@ -254,7 +260,9 @@ class CpuModel:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.name, self.watts, self.watts_per_cpu, self.busy, self.clock = name, watts, watts_per_cpu, busy, clock
-        self.source, self.kind, self.spread, self.scope = source, kind, spread, scope
+        self.source, self.spread = source, spread
+        self.kind: Kind = kind
+        self.scope: Scope = scope
         self.notes: list[str] = []
         self._joules, self._time, self._busy = 0.0, clock(), busy()
 
@@ -405,11 +413,19 @@ def memory_model(
 
 
 def _tdp(tdp: float | Quantity | None, machine: Machine) -> Quantity:
-    """Watts of all packages."""
+    """Watts of all packages; a guest is charged its cores, never a package of which it has a slice."""
     if tdp is None:
         from gen_green import hardware
 
-        return hardware.cpu(machine.model, machine.cpus // machine.packages or 1) * machine.packages
+        if not machine.virtual:
+            return hardware.cpu(machine.model, max(machine.cores // machine.packages, 1)) * machine.packages
+        try:
+            each = hardware.cpu_core(machine.model)
+        except ValueError:
+            each = hardware.cpu_core()
+        name = machine.model or "a processor without a name"
+        source = f"{each.value:g} W x {machine.cores} virtual cores of {name}, Green Algorithms"
+        return Quantity(each.value * machine.cores, "W", each.kind, source, each.year, each.spread)
     if isinstance(tdp, Quantity):
         return tdp
     if not tdp > 0:

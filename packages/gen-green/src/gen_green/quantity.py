@@ -20,7 +20,7 @@ Kind = Literal["measured", "modelled", "assumed"]
 _KINDS: tuple[str, ...] = get_args(Kind)  # from the strongest to the weakest
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 NOTHING_KNOWN = math.log(1e6)  # a difference of equals has no relative error; its spread ends here
-_SCALABLE = ("J", "Wh", "W", "g", "L", "s", "FLOP")  # units that take a prefix
+_SCALABLE = ("J", "Wh", "W", "g", "gCO2e", "L", "s", "FLOP")  # units that take a prefix
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
         top = top[1:]
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {top}{slash}{bottom}".strip()
-    if top == "g" and abs(value) >= 1e6:
-        value, top = value / 1e6, "t"
+    if top in ("g", "gCO2e") and abs(value) >= 1e6:
+        value, top = value / 1e6, "t" + top[1:]
     power = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 999.96 is 1.00e3
     scale = 0
-    if top in (*_SCALABLE, "t"):
+    if top in (*_SCALABLE, "t", "tCO2e"):
         scale = min(max(3 * (power // 3), -9), 0 if top == "s" else 15)
     short = value / 10.0**scale
     fits = 0 <= power - scale < 6 if scale == -9 else -5 <= power - scale < 6
