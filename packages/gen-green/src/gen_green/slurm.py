@@ -5,8 +5,8 @@
 
     total = sum(jobs(text).values(), Reading(0.0))
 
-Where the cluster measures energy (ConsumedEnergyRaw), that counts. Else Green Algorithms' model does: CPU seconds used x
-watts per core, memory allocated x 0.3725 W/GB, GPUs at their full power. Jobs that failed used their energy too.
+Where the cluster measures energy (ConsumedEnergyRaw), that counts. Else Green Algorithms' model does: CPU seconds used
+x watts per core, memory allocated x 0.3725 W/GB, GPUs at their full power. Jobs that failed used their energy too.
 Slurm's M and G are powers of 1024; watts are per 1e9 bytes.
 """
 
