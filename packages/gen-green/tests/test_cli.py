@@ -161,7 +161,7 @@ def test_the_doctor_names_every_source_and_one_remedy(capsys, tmp_path):
 
 
 def test_the_doctor_prescribes_the_chmod(capsys, tmp_path, monkeypatch):
-    from gen_green import counters
+    from gen_green import powercap
 
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
@@ -171,7 +171,7 @@ def test_the_doctor_prescribes_the_chmod(capsys, tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError
 
-    monkeypatch.setattr(counters._Zone, "look", denied)
+    monkeypatch.setattr(powercap._Zone, "look", denied)
     _, out, _ = said(capsys, "doctor", "--powercap", str(tmp_path))
     assert out.splitlines()[-1] == f"to improve: sudo chmod a+r {zone}/energy_uj"
 

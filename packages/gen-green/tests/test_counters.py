@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_green.counters import RANGE, Attributed, Gauge, detect, nvml, rapl
+from gen_green.counters import Attributed, detect, nvml, rapl
 from gen_green.meter import Meter
+from gen_green.nvidia import Gauge
+from gen_green.powercap import RANGE
 
 MAX = 262_143_328_850  # microjoules, a common max_energy_range_uj
 

@@ -9,18 +9,18 @@ import time
 
 import pytest
 
+from gen_green.machine import Machine
 from gen_green.meter import Meter
 from gen_green.models import (
     GB,
     MEMORY_SPREAD,
     SPREAD,
-    Machine,
-    Tree,
     cpu_model,
     idle_model,
     memory_model,
 )
 from gen_green.quantity import Quantity
+from gen_green.tree import Tree
 
 TICK = os.sysconf("SC_CLK_TCK")
 linux = pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="Linux only")

@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from gen_green.meter import Meter, Reading, Scope, reduce
+from gen_green.meter import Meter
 from gen_green.quantity import Quantity
+from gen_green.reading import Reading, Scope, reduce
 
 __all__ = ["Energy"]
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from gen_green.counters import POWERCAP, detect
-from gen_green.meter import Meter, Reading
-from gen_green.models import Machine
+from gen_green.machine import Machine
+from gen_green.meter import Meter
 from gen_green.quantity import si
+from gen_green.reading import Reading
 
 __all__ = ["main"]
 
@@ -63,14 +64,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         parents=[place],
         help="measure a command",
         description="Measure a command.",
-        usage=f"{prog} run [--grid PLACE] [--pue PUE] [--psf PSF] [--scope SCOPE] [--tdp WATTS] [--json FILE] -- COMMAND ...",
+        usage=f"{prog} run [--grid PLACE] [--pue PUE] [--psf PSF] [--scope SCOPE] [--tdp W] [--json FILE] -- CMD ...",
     )
     run.set_defaults(function=_run)
     run.add_argument(
         "--scope", choices=("tree", "machine"), default="tree", help="the command's processes, or all that runs here"
     )
 
-    run.add_argument("--tdp", type=float, metavar="WATTS", help="of all CPU packages (a guest's: its share)")
+    run.add_argument("--tdp", type=float, metavar="WATTS", help="of all CPU packages, or a guest's share")
 
     predict = verbs.add_parser(
         "predict", parents=[place], help="predict a training from its FLOPs", description="Energy of a training."
