@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_green import grid
-from gen_green.footprint import KWH, embodied, equivalents, footprint, green_algorithms, green_algorithms_text
+from gen_green.footprint import KWH, embodied, equivalents, footprint
+from gen_green.green_algorithms import green_algorithms, green_algorithms_text
 from gen_green.grid import DIRECT, CarbonIntensity, constant, country, trace
 from gen_green.hardware import Hardware, factor
-from gen_green.meter import Part, Reading
 from gen_green.quantity import Quantity
+from gen_green.reading import Part, Reading
 
 XEON = {"cores": 12, "watts_per_core": 7.5, "memory_gb": 64.0, "pue": 1.56}
 GPUS = {"gpus": 8, "watts_per_gpu": 250.0, "gpu_usage": 0.9, "memory_gb": 512.0, "pue": 1.12, "psf": 10.0}

@@ -21,6 +21,7 @@ from gen_green.grid import (
     trace,
     world,
 )
+from gen_green.series import seconds
 from gen_green.tables import read, rows
 
 OWID = {"FR": 56.039, "DE": 380.95, "US": 369.473, "CH": 34.843, "GB": 237.589, "IN": 713.441}  # g/kWh, 2023
@@ -128,7 +129,7 @@ def test_a_series_from_a_csv(tmp_path):
         "Datetime (UTC),Country,Carbon intensity (Life cycle)\n2025-01-01 00:00:00,France,100\n"
         "2025-01-01 01:00:00,France,500\n2025-01-01 02:00:00,France,\n"
     )
-    start = grid.seconds("2025-01-01T00:00Z")
+    start = seconds("2025-01-01T00:00Z")
     series = read_trace(path)
     assert series(start, start + 7200).value == 300 and series(start, start + 1).source == "FR.csv"
     path.write_text("a,b\nx,y\n")

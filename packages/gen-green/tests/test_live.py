@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gen_green import live
-from gen_green.grid import GridError, best_start, co2_signal, constant, country, electricity_maps, seconds
+from gen_green.grid import GridError, best_start, co2_signal, constant, country, electricity_maps
+from gen_green.series import seconds
 
 LATEST = {
     "zone": "DE",

@@ -5,9 +5,9 @@ import pytest
 from gen_green.footprint import KWH, footprint
 from gen_green.grid import constant
 from gen_green.hardware import Device, device
-from gen_green.meter import Part, Reading
 from gen_green.predict import audit, card, from_laps, inference, training, transformer_flops
 from gen_green.quantity import Quantity
+from gen_green.reading import Part, Reading
 
 CARDS = {  # device hours, watts, t CO2e, as the model cards state them
     "Llama 2 7B": (184_320, 400, 31.22),

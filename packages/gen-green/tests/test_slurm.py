@@ -3,7 +3,7 @@
 import pytest
 
 from gen_green.hardware import cpu_core, gpu
-from gen_green.meter import Reading
+from gen_green.reading import Reading
 from gen_green.slurm import jobs
 
 RECORDED = """\

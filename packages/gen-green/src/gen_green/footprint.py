@@ -13,7 +13,6 @@ With E the joules that the computers drew in one run (IT energy), I the grid's i
 PUE (power usage effectiveness) multiplies here and nowhere else, and so does PSF (pragmatic scaling factor: how many
 times the computation was run in all): never apply PSF to a total that was summed over a sweep.
 
-[Lannelongue21] Green Algorithms: quantifying the carbon footprint of computation, Advanced Science 8, 2100707.
 [Luccioni23] Estimating the carbon footprint of BLOOM, JMLR 24(253), arXiv:2211.02001.
 """
 
@@ -22,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gen_green.grid import CarbonIntensity, Intensity, constant, country, one_basis, world
+from gen_green.grid import country, world
 from gen_green.hardware import Hardware, factor
+from gen_green.intensity import CarbonIntensity, Intensity, one_basis
 from gen_green.quantity import Quantity, sum_spread, weakest
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
     "embodied",
     "equivalents",
     "footprint",
-    "green_algorithms",
-    "green_algorithms_text",
 ]
 
 KWH = 3.6e6  # joules, exactly
@@ -302,62 +300,3 @@ def equivalents(grams: float) -> dict[str, float]:
         "streaming hours": grams / g("streaming hour"),
         **{f"flight {name}": grams / g(f"flight {name}") for name in flights},
     }
-
-
-def green_algorithms(
-    hours: float,
-    grid: Intensity | float,
-    *,
-    cores: float = 0,
-    watts_per_core: float = 12.0,
-    usage: float = 1.0,
-    gpus: float = 0,
-    watts_per_gpu: float = 200.0,
-    gpu_usage: float = 1.0,
-    memory_gb: float = 0.0,
-    pue: float = 1.56,
-    psf: float = 1.0,
-) -> Footprint:
-    """The calculator's estimate: runtime x (cores x watts x usage + memory x 0.3725 W/GB) x PUE x PSF [Lannelongue21].
-
-    Usage multiplies cores, never memory; memory is what was asked for, not what was touched. Defaults are those of
-    version 3.0: 12 W per core and 200 W per GPU of an unknown model, PUE 1.56.
-    """
-    each = factor("memory power")
-    compute = cores * watts_per_core * usage + gpus * watts_per_gpu * gpu_usage
-    values, spreads = (compute, memory_gb * each.value), (1.5, each.spread)
-    joules = Quantity(
-        sum(values) * hours * 3600, "J", "assumed", "Green Algorithms v3.0", 2025, sum_spread(values, spreads)
-    )
-    return footprint(joules, constant(grid) if isinstance(grid, int | float) else grid, pue, psf)
-
-
-def green_algorithms_text(f: Footprint) -> dict[str, str]:
-    """Energy, carbon, trees, car and flight, digit by digit as the calculator prints them."""
-    kwh, grams = f.energy.value, f.carbon.value
-    same = equivalents(grams)
-    return {
-        "energy": _scaled(kwh, 1.0, (1e3, 1e3, "MWh"), (1, 1, "kWh"), (0, 1e-3, "Wh")),
-        "carbon": _scaled(grams, 1.0, (1e6, 1e6, "TCO2e"), (1e3, 1e3, "kgCO2e"), (1, 1, "gCO2e"), (0, 1e-3, "mgCO2e")),
-        "trees": _scaled(same["tree months"], 0.1, (24, 12, "tree-years"), (0, 1, "tree-months")),
-        "car": _scaled(same["car km eu"], 0.1, (0, 1, "km")),
-        "flight": _flight(same),
-    }
-
-
-def _scaled(value: float, least: float, *units: tuple[float, float, str]) -> str:
-    """Two decimals in the first unit (from, divisor, name) that `value` reaches; an exponent outside [least, 1000)."""
-    _, divisor, unit = next(u for u in units if value >= u[0])
-    scaled = value / divisor
-    return f"{scaled:,.2e} {unit}" if scaled and not least <= scaled < 1e3 else f"{scaled:,.2f} {unit}"
-
-
-def _flight(same: Mapping[str, float]) -> str:
-    """The shortest of three flights that half reaches beyond the emission, as a share of it."""
-    names = ("Paris-Dublin", "NYC-San Francisco", "NYC-Melbourne")
-    further = [same[f"flight {name}"] for name in names[1:]]
-    name = next((n for n, share in zip(names[:2], further, strict=True) if share < 0.5), names[2])
-    share = same[f"flight {name}"]
-    if share >= 1 or share == 0:
-        return f"{share:,.0e} {name}" if share > 1e6 else f"{share:,.1f} {name}"
-    return f"{share:,.0%} of {name}" if share >= 0.01 else f"{share:,.2%} of {name}"

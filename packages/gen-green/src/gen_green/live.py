@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gen_green.grid import Basis, CarbonIntensity, GridError, Intensity, seconds, trace
+from gen_green.intensity import Basis, CarbonIntensity, GridError, Intensity
+from gen_green.series import seconds, trace
 
 __all__ = ["CO2Signal", "ElectricityMaps"]
 

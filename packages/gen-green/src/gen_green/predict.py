@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gen_green.footprint import KWH, embodied, footprint
-from gen_green.grid import constant
 from gen_green.hardware import Device, Hardware, factor
-from gen_green.meter import Part, Reading
+from gen_green.intensity import constant
 from gen_green.quantity import Quantity, product_spread, weakest
+from gen_green.reading import Part, Reading
 
 __all__ = ["Audit", "Inference", "audit", "card", "from_laps", "inference", "training", "transformer_flops"]
 

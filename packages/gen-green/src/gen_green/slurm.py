@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 
 from gen_green.hardware import GB, cpu_core, factor, gpu
-from gen_green.meter import Part, Reading
 from gen_green.quantity import Quantity
+from gen_green.reading import Part, Reading
 
 __all__ = ["jobs"]
 
