@@ -2,8 +2,9 @@
 
     uv run python tests/benchmarks/green_children.py [--peer PYTHON_WITH_CODECARBON]
 
-Each child burns 0.5 CPU-seconds and ends; one after the other, then all at once. The truth is getrusage's CPU time of ended children at 100 W over the machine's
-CPUs, without idle power, which is what codecarbon's process mode models too (force_cpu_power=100, 2 s between samples).
+Each child burns 0.5 CPU-seconds and ends; one after the other, then all at once. The truth is getrusage's CPU time of
+ended children at 100 W over the machine's CPUs, without idle power, which is what codecarbon's process mode models too
+(force_cpu_power=100, 2 s between samples).
 For the peer: python -m venv /tmp/peers && /tmp/peers/bin/pip install codecarbon==3.3.2
 """
 

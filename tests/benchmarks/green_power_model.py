@@ -3,8 +3,8 @@
     uv run python tests/benchmarks/green_power_model.py
 
 Each row is a curve from load u in [0, 1] to power over TDP: the mean absolute error in units of TDP, averaged over
-machines, and the ratio of summed energies, model over measured. Fits are leave-one-machine-out: asked only for a machine
-that they have not seen. The readings are codecarbon's, MIT licence.
+machines, and the ratio of summed energies, model over measured. Fits are leave-one-machine-out: asked only for a
+machine that they have not seen. The readings are codecarbon's, MIT licence.
 """
 
 import csv

@@ -1,10 +1,9 @@
 """What a meter costs by being there: system calls per window, time and modules to import, megabytes installed.
 
-    uv run python tests/benchmarks/green_weight.py [--peers PYTHON_WITH_ALL ...] [--install]
+    uv run python tests/benchmarks/green_weight.py [--peers PYTHON_WITH_ALL] [--install]
 
-For the peers: python -m venv /tmp/peers && /tmp/peers/bin/pip install codecarbon==3.3.2 carbontracker==2.4.7 zeus==0.16.0
-`--install` puts each peer alone into a fresh environment and weighs that. System calls need strace; without it only the
-files that Python itself opened are counted.
+For the peers: /tmp/peers/bin/pip install codecarbon==3.3.2 carbontracker==2.4.7 zeus==0.16.0
+`--install` puts each alone into a fresh environment and weighs that. System calls are counted where strace is.
 """
 
 import argparse
