@@ -89,7 +89,8 @@ def main() -> None:
             opened = window.count("openat") + window.count("open")
             names = json.dumps({name: window.count(name) for name in dict.fromkeys(window)})
             print(
-                f"{scope}: {sensors} sensors, {opened} files opened, {len(window)} calls a window {names}, {between} between"
+                f"{scope}: {sensors} sensors; a window opens {opened} files, in {len(window)} calls {names}; "
+                f"{between} calls between its reads"
             )
     print(f"{'import':<24}{'ms':>8}{'modules':>9}")
     for module, python in [("gen_green", sys.executable), *((name, args.peers) for name in PEERS if args.peers)]:
