@@ -430,6 +430,18 @@ def test_shares_of_a_measured_machine_and_its_idle_power_are_the_machine():
         assert sum(read) + 10 * clock.now == pytest.approx(joules[0]) and max(read) <= joules[0]
 
 
+@pytest.mark.parametrize("scope", ["machine", "tree"])
+def test_a_system_without_proc_counts_this_process(tmp_path, scope):
+    """macOS, Windows: its own CPU time and memory, and nothing fails."""
+    clock = Clock()
+    counters = detect(scope, powercap=tmp_path, root=tmp_path, dev=tmp_path, clock=clock)
+    with Meter(counters, clock) as m:
+        clock.now += 10
+        sum(range(10**6))
+    assert [counter.name for counter in counters] == ["cpu", "cpu idle", "memory"]
+    assert all(part.joules > 0 for part in m.reading.joules.values()) and counters[0].scope == "tree"
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="Linux only")
 def test_here_something_is_counted_without_a_sensor(tmp_path):
     with Meter(detect(powercap=tmp_path, dev=tmp_path, tdp=65)) as m:

@@ -18,7 +18,8 @@ class Machine:
 
     Args:
         cpus: logical CPUs of the machine.
-        allowed: CPUs' worth that the cgroup's quota and CPU set leave to this process, at most `cpus`.
+        allowed: CPUs' worth that the cgroup's quota and CPU set leave to the job, at most `cpus`; a rank's own affinity
+            does not count, for the ranks of a job share its allotment.
         cores: physical cores, as far as this machine sees them.
         packages: CPU packages (sockets).
         model: the name in /proc/cpuinfo, "" where there is none.
@@ -47,8 +48,6 @@ class Machine:
         cpus = sum(line.startswith("cpu") and not line.startswith("cpu ") for line in stat) or os.cpu_count() or 1
         groups = _Cgroups(root)
         allowed = min(groups.quota(), groups.cpuset() or cpus, cpus)
-        if root == Path("/") and hasattr(os, "sched_getaffinity"):
-            allowed = min(allowed, len(os.sched_getaffinity(0)))
         return cls(
             cpus=cpus,
             allowed=allowed,

@@ -144,13 +144,12 @@ def cpu_model(
         "cpu",
         kind=weakest(("modelled", watts.kind)),
         spread=product_spread(SPREAD, watts.spread),
-        scope=scope,
         clock=clock,
     )
     per_cpu = slope * watts.value / machine.cpus
-    if scope == "tree":
+    if scope == "tree" or not (machine.usage or (root / "proc/stat").exists()):  # not Linux: only its own time is known
         source = f"{slope:.2f} TDP x busy time of the process tree, {_shown(watts)}"
-        return made(0.0, per_cpu, Tree(pid, root).seconds, source=source)
+        return made(0.0, per_cpu, Tree(pid, root).seconds, source=source, scope="tree")
     busy = machine.usage or partial(_busy, root)
     share = machine.allowed / machine.cpus if machine.usage else 1.0
     source = f"({idle:.2f} + {slope:.2f} load) TDP, {_shown(watts)}"

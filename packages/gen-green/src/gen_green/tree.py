@@ -62,7 +62,8 @@ class Tree:
     def held(self) -> float:
         """Bytes resident now, root and live descendants; pages that two of them share count twice."""
         own = text(Path(self.proc, str(self.pid), "statm")).split()
-        return int(own[1] if own else 0) * _PAGE + sum(process.rss for process in self._descendants().values())
+        rss = int(own[1]) * _PAGE if own else _peak("RUSAGE_SELF")
+        return rss + sum(process.rss for process in self._descendants().values())
 
     def _read_root(self) -> _Process:
         if not self.mine:
@@ -115,8 +116,12 @@ def _has_children() -> bool:
 
 def peak_of_ended() -> float:
     """Peak resident bytes of the largest descendant that has ended and was waited for."""
+    return _peak("RUSAGE_CHILDREN")
+
+
+def _peak(who: str) -> float:
     try:
         import resource
     except ImportError:
         return 0.0
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(getattr(resource, who)).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
