@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_green.counters import Attributed, detect, nvml, rapl
+from gen_green.hwmon import hwmon, powermetrics
 from gen_green.meter import Meter
 from gen_green.nvidia import Gauge
 from gen_green.powercap import RANGE
@@ -393,6 +394,36 @@ def test_a_gpu_with_power_only_is_integrated_at_the_edges_and_flagged(dev):
     lib.watts[3] = 500.0
     assert isinstance(counter, Gauge) and counter.read() == 800.0 and counter.kind == "modelled"
     assert counter.notes == ["gauge"]
+
+
+# --------------------------------------------------------------------------------------------------------------- hwmon
+
+
+def test_an_amd_gpu_and_a_jetson_are_gauges(tmp_path):
+    amd, jetson = tmp_path / "hwmon0", tmp_path / "hwmon1"
+    for chip, contents in [
+        (amd, {"name": "amdgpu", "power1_average": "150000000"}),
+        (jetson, {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "2000",
+                  "in2_label": "VDD_CPU", "in2_input": "5000", "curr2_input": "900"}),
+        (tmp_path / "hwmon2", {"name": "coretemp", "temp1_input": "40000"}),
+    ]:  # fmt: skip
+        chip.mkdir()
+        for name, value in contents.items():
+            (chip / name).write_text(value + "\n")
+    clock = Clock()
+    gpu, board = hwmon(tmp_path, clock=clock)
+    clock.now += 2
+    assert (gpu.name, gpu.read(), board.name, board.read()) == ("gpu hwmon0", 300.0, "board", 20.0)
+    (amd / "power1_average").unlink()
+    clock.now += 2
+    assert gpu.read() == 600.0 and gpu.notes == ["gauge", "gap"]
+    only = detect(powercap=tmp_path, dev=tmp_path, sensors=tmp_path, clock=clock)
+    assert [counter.name for counter in only] == ["board"]  # its input holds everything else
+
+
+def test_powermetrics_is_read_and_never_run():
+    text = "E-Cluster Power: 20 mW\nCPU Power: 1234 mW\nGPU Power: 56 mW\nANE Power: 0 mW\n"
+    assert powermetrics(text + text.replace("1234", "2000")) == {"cpu": 2.0, "gpu": 0.056, "ane": 0.0}
 
 
 # ------------------------------------------------------------------------------------------------------------- detect

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from gen_green.hwmon import HWMON, hwmon
 from gen_green.machine import Machine
 from gen_green.models import cpu_model, idle_model, memory_model
 from gen_green.nvidia import nvml
@@ -95,6 +96,7 @@ def detect(
     powercap: Path = POWERCAP,
     root: Path = Path("/"),
     dev: Path = Path("/dev"),
+    sensors: Path = HWMON,
     tdp: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     warn: bool = True,
@@ -104,10 +106,13 @@ def detect(
     Args:
         scope: "machine" is all that runs here (within the container's limits); "tree" is this process and its
             descendants, with the idle power of the CPUs that they may use. GPUs are whole either way.
-        powercap, root, dev: file trees to look at.
+        powercap, root, dev, sensors: file trees to look at.
         tdp: watts of all CPU packages; None looks the CPU up.
         warn: say in one warning per sensor what would be measured if it could be read.
     """
+    others = hwmon(sensors, clock=clock)
+    if board := [c for c in others if c.name == "board"]:  # a Jetson's input: CPU, GPU and memory are within it
+        return board
     machine = Machine.here(root)
     counters: list[Counter] = []
     try:
@@ -117,16 +122,16 @@ def detect(
         if warn:
             warnings.warn(f"{error} (no GPU is counted until then)", stacklevel=2)
     look = partial(rapl, powercap, clock=clock, tdp=tdp / machine.packages if tdp else None)
-    sensors: list[Counter] = []
+    meters: list[Counter] = []
     try:
-        sensors = look()
+        meters = look()
     except PermissionError as error:
         if warn:
             warnings.warn(f"{error} (until then what it would tell is modelled)", stacklevel=2)
         with suppress(PermissionError):  # only DRAM's files may be closed
-            sensors = look(dram=False)
-    packages = [c for c in sensors if not c.name.startswith("dram")]
-    drams = [c for c in sensors if c.name.startswith("dram")]
+            meters = look(dram=False)
+    packages = [c for c in meters if not c.name.startswith("dram")]
+    drams = [c for c in meters if c.name.startswith("dram")]
     idle = idle_model(tdp, machine=machine, clock=clock)
     if packages and scope == "machine":
         counters += packages
@@ -141,7 +146,7 @@ def detect(
         counters += drams
     else:
         counters.append(memory_model(scope=scope, machine=machine, root=root, clock=clock))
-    return counters + gpus
+    return counters + gpus + others
 
 
 def _machine_busy(root: Path) -> Callable[[], float]:
