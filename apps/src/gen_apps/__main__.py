@@ -13,6 +13,11 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it does)
     "diffusion train": ("gen_apps.diffusion:train", "train a diffusion model, sample it, measure the samples, report"),
     "diffusion sample": ("gen_apps.diffusion:sample", "draw samples of a trained run as a picture and an .npz file"),
+    "green run": ("gen_green.cli:main", "run any command and say what it cost: gen green run --grid FR -- COMMAND"),
+    "green predict": ("gen_green.cli:main", "what a training will cost, from its size or its FLOPs"),
+    "green compare": ("gen_green.cli:main", "two measured or predicted computations side by side"),
+    "green audit": ("gen_green.cli:main", "whether the hours, watts and tonnes of a published card agree"),
+    "green doctor": ("gen_green.cli:main", "what would be measured here, from what source, how sure"),
     "report": ("gen_apps.runs:report", "build the page of a run again"),
     "summary": ("gen_apps.runs:summary", "print the layers of a run's network"),
     "embed": ("gen_apps.runs:embed", "draw data, and a run's samples, in one map: pca, tsne or umap"),
@@ -26,10 +31,12 @@ def main(args: Sequence[str] | None = None) -> None:
     for n in (2, 1):
         if (name := " ".join(words[:n])) in COMMANDS and len(words) >= n:
             module, function = COMMANDS[name][0].split(":")
+            command = getattr(importlib.import_module(module), function)
+            if module == "gen_green.cli":  # reads its own words, with the standard library: its overhead is its users'
+                return command(args[1:], prog="gen green")
             from gen_core.config import cli
 
-            cli(getattr(importlib.import_module(module), function), args[n:], prog=f"gen {name}")
-            return
+            return cli(command, args[n:], prog=f"gen {name}")
     group = words[0] if words and any(c.startswith(f"{words[0]} ") for c in COMMANDS) else ""
     asked = " ".join(words[: 2 if group else 1])
     if asked == group and ("-h" in args or "--help" in args or not args or args == [group]):

@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from gen_apps import data
+from gen_apps.energy import Place, metered
 from gen_core import (
     EMA,
     Arrays,
@@ -134,6 +135,7 @@ class Train:
     optim: Optim = field(default_factory=Optim)
     sampler: Sampler = field(default_factory=Sampler)
     machine: Machine = field(default_factory=Machine)
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Sample:
     batch: int = 256
     """Samples at a time, to fit memory."""
     device: str = "auto"
+    place: Place = field(default_factory=Place)
     out: Path | None = None
     """Where to write, without suffix; by default sample-seed-SEED in the run."""
 
@@ -205,6 +208,7 @@ def train(config: Train) -> None:
             ema,
             Evaluate(validation, often, within=ema.swapped),
             every(often, picture),
+            config.place.callback(optim.batch_size, often),
             Progress(steps),
             Jsonl(every=max(1, steps // 200)),
             Checkpoint(every=often),
@@ -224,12 +228,16 @@ def train(config: Train) -> None:
         picture(trainer, {})
 
     labels = held_out.tensors[-1]
-    x = samples(trainer, labels)
+    with metered(config.place, len(labels)) as cost:
+        x = samples(trainer, labels)
     if trainer.rank == 0:
+        spent = {"training": json.loads((run / "energy.json").read_text()), "sampling, this process": cost}
+        Run(run).write("energy.json", spent)
         np.savez(run / "samples.npz", x=x.numpy(), label=labels.numpy())
         measured = quality.assess(x, labels, training, held_out, seed=config.seed)
         Run(run).write("quality.json", measured)
         rich.print(quality.table(measured))
+        print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")
         print(f"samples {run / 'samples.npz'}, report {report.build(run)}")
 
 
@@ -250,7 +258,7 @@ def sample(config: Sample) -> None:
     denoiser.load_state_dict(load_tensors(newest / "ema.safetensors"))
     classes = torch.arange(config.n) % max(1, model.classes)
     labels = classes if config.label is None else torch.full_like(classes, config.label)
-    with bar("sampling", config.n) as advance:
+    with bar("sampling", config.n) as advance, metered(config.place, config.n) as cost:
         x = _draw(
             denoiser.to(device).eval(), model, replace(trained.sampler, **given), labels, range(config.n), config.seed,
             device, config.batch, advance,
@@ -259,7 +267,9 @@ def sample(config: Sample) -> None:
     columns = 10 if config.label is None and model.classes == 10 else None
     pictures.save(out.with_suffix(".png"), x, columns=columns, labels=labels)
     np.savez(out.with_suffix(".npz"), x=x.numpy(), label=labels.numpy())
+    out.with_suffix(".energy.json").write_text(json.dumps(cost, indent=1) + "\n")
     print(f"{out.with_suffix('.png')} and .npz: {config.n} samples of {newest.name}")
+    print(f"energy {cost['energy']}; carbon {cost['carbon']}; per sample {cost['per sample']}")
 
 
 @dataclass(frozen=True)
@@ -312,7 +322,7 @@ def _draw(
 
 def _identity(config: Train) -> Train:
     """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
-    return replace(config, run=None, resume=None, machine=Machine())
+    return replace(config, run=None, resume=None, machine=Machine(), place=Place())
 
 
 def _place(config: Train) -> tuple[Train, Path]:
@@ -323,7 +333,7 @@ def _place(config: Train) -> tuple[Train, Path]:
             raise ValueError(
                 f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
             )
-        return replace(stored, machine=config.machine), config.resume
+        return replace(stored, machine=config.machine, place=config.place), config.resume
     if config.run is not None:
         return config, config.run
     name = f"diffusion-{re.sub(r'[^A-Za-z0-9]+', '-', config.data).strip('-')}"

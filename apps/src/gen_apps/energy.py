@@ -1,0 +1,40 @@
+"""What a command costs, in its own words: flags that say where it runs, and the facts that it leaves behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gen_green import Energy, Meter, country, footprint
+from gen_green.report import facts
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the electricity comes from."""
+
+    grid: str | None = None
+    """Country whose grid it is (FR, Germany, ...); by default the world's mean, which is an assumption and said so."""
+    pue: float = 1.0
+    """Power usage effectiveness of the building: 1 at home, 1.1 to 1.6 in a data centre."""
+
+    def __post_init__(self):
+        footprint(0.0, self.intensity(), pue=self.pue)
+
+    def intensity(self) -> Any:
+        """Grams of CO2 equivalent per kWh, with source, year and spread."""
+        return country(self.grid or "WORLD")
+
+    def callback(self, samples: int, every: int) -> Energy:
+        """The meter of a training run of `samples` per step."""
+        return Energy(samples=samples, every=every, grid=self.intensity(), pue=self.pue)
+
+
+@contextmanager
+def metered(place: Place, samples: int) -> Iterator[dict[str, Any]]:
+    """Facts on what happens inside, there once it has ended; per sample of `samples`."""
+    found: dict[str, Any] = {}
+    with Meter(scope="tree") as meter:
+        yield found
+        meter.lap(samples=samples)
+    found |= facts(meter.reading, footprint(meter.reading, place.intensity(), pue=place.pue))
