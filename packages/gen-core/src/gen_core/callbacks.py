@@ -15,13 +15,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from gen_core import checkpoint
 from gen_core.data import Data
 
 if TYPE_CHECKING:
     from gen_core.trainer import Trainer
+
+
+@runtime_checkable
+class Hooks(Protocol):
+    """What the trainer calls: any object with these, such as `Callback` or gen-green's `Energy`."""
+
+    order: int
+    name: str
+
+    def on_train_begin(self, t: Any) -> None: ...
+    def on_step_end(self, t: Any, metrics: dict[str, Any]) -> None: ...
+    def on_epoch_end(self, t: Any, metrics: dict[str, Any]) -> None: ...
+    def on_train_end(self, t: Any) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Callback:

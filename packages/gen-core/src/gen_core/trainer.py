@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gen_core import checkpoint
-from gen_core.callbacks import Callback
+from gen_core.callbacks import Hooks
 from gen_core.data import Data
 from gen_core.processes import Processes, signals
 from gen_core.run import Run
@@ -71,7 +71,7 @@ class Trainer:
         micro_batch: int | None = None,
         clip: float | None = None,
         schedule: Schedule | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Hooks] = (),
     ):
         self.device = select_device(device)
         self.precision = select_precision(precision, self.device)
