@@ -39,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "a"
-    gen(f"diffusion train {folder} --run {path} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {path} {TINY} {CPU}")
     return path
 
 
@@ -57,7 +57,7 @@ def test_training_leaves_everything_a_reader_needs(run):
 
 def test_the_same_command_again_continues_the_same_run(run, folder, capsys):
     before = (run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes()
-    gen(f"diffusion train {folder} --run {run} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {run} {TINY} {CPU}")
     assert before == ((run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes())
     gen(f"diffusion train --resume {run} --machine.device cpu")
     assert before[0] == (run / "samples.npz").read_bytes()
@@ -95,14 +95,14 @@ def test_report_summary_and_embed(run, folder, tmp_path, capsys):
 
 
 def test_points_are_learned_and_drawn(tmp_path):
-    gen(f"diffusion train points:moons --run {tmp_path / 'p'} {TINY} --machine.device cpu")
+    gen(f"diffusion train points:moons --out {tmp_path / 'p'} {TINY} --machine.device cpu")
     assert np.load(tmp_path / "p" / "samples.npz")["x"].shape == (1000, 2)
     assert (tmp_path / "p" / "samples" / "step-000008.png").is_file()
     gen(f"diffusion sample {tmp_path / 'p'} --n 5 --label 1 --device cpu")
 
 
 def _two(folder: Path, path: Path) -> None:
-    gen(f"diffusion train {folder} --run {path} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {path} {TINY} {CPU}")
 
 
 def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
@@ -126,7 +126,7 @@ def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
 )
 def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    words = f"diffusion train {folder} --run {tmp_path / 'l'} {TINY} {CPU}".split()
+    words = f"diffusion train {folder} --out {tmp_path / 'l'} {TINY} {CPU}".split()
     done = subprocess.run([sys.executable, "-m", *launcher, "-m", "gen_apps", *words], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "l"))
@@ -135,7 +135,7 @@ def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path):
     """A real process: exit code 130 after a checkpoint; the resumed run ends with the samples of an unbroken one."""
-    words = f"diffusion train {folder} --run {tmp_path / 'c'} {TINY} {CPU}"
+    words = f"diffusion train {folder} --out {tmp_path / 'c'} {TINY} {CPU}"
     slow = "import time; from gen_core import Jsonl; log = Jsonl.on_step_end\n"
     slow += "def wait(*a): log(*a); time.sleep(0.5)\nJsonl.on_step_end = wait\n"
     code = f"{slow}from gen_apps.__main__ import main; main({words.split()!r})"
@@ -159,26 +159,26 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path)
     [
         ("difusion train", "did you mean 'gen diffusion"),
         ("diffusion trian", "did you mean 'gen diffusion train'?"),
-        ("diffusion train nowhere --run RUN", "nowhere is no folder; give digits, points:NAME"),
-        ("diffusion train EMPTY --run RUN", "there is no picture in it"),
-        ("diffusion train BROKEN --run RUN", "none of its 1 pictures can be read: bad.png"),
-        ("diffusion train points:moon --run RUN", "points:moon is not known; there are points:moons"),
-        ("diffusion train --run RUN --optim.steps 0", "--optim.steps must be at least 1, got 0"),
-        ("diffusion train --run RUN --optim.step 5", "--optim.steps"),
-        ("diffusion train --run RUN --sampler.sigma-max 0.001", "sigma_min < sigma_max"),
-        ("diffusion train --run RUN --optim.batch-size 5000", "batch_size must lie in 1..898"),
-        ("diffusion train --run RUN --machine.precision fp16", "fp16"),
-        ("diffusion train --run RUN --size 9", "cannot be halved"),
+        ("diffusion train nowhere --out RUN", "nowhere is no folder; give digits, points:NAME"),
+        ("diffusion train EMPTY --out RUN", "there is no picture in it"),
+        ("diffusion train BROKEN --out RUN", "none of its 1 pictures can be read: bad.png"),
+        ("diffusion train points:moon --out RUN", "points:moon is not known; there are points:moons"),
+        ("diffusion train --out RUN --optim.steps 0", "--optim.steps must be at least 1, got 0"),
+        ("diffusion train --out RUN --optim.step 5", "--optim.steps"),
+        ("diffusion train --out RUN --sampler.sigma-max 0.001", "sigma_min < sigma_max"),
+        ("diffusion train --out RUN --optim.batch-size 5000", "batch_size must lie in 1..898"),
+        ("diffusion train --out RUN --machine.precision fp16", "fp16"),
+        ("diffusion train --out RUN --size 9", "cannot be halved"),
         ("diffusion train --resume nowhere", "nowhere is no run (no config.json)"),
         ("diffusion train --resume TRAINED --optim.lr 1", "drop the other flags (optim.lr: 1.0 is not"),
-        ("diffusion train points:grid --run TRAINED", "holds a run with another configuration (data: "),
+        ("diffusion train points:grid --out TRAINED", "holds a run with another configuration (data: "),
         ("diffusion sample nowhere", "nowhere is no run"),
         ("diffusion sample TRAINED --label 7", "--label must be a class of the run, 0..1, got 7"),
         ("diffusion sample TRAINED --n 0", "--n must be at least 1"),
         ("report nowhere", "nowhere is no run"),
         ("embed nowhere", "nowhere is no folder"),
-        ("diffusion train --run RUN --place.grid Frnace", "France"),
-        ("diffusion train --run RUN --place.pue 0.5", "PUE"),
+        ("diffusion train --out RUN --place.grid Frnace", "France"),
+        ("diffusion train --out RUN --place.pue 0.5", "PUE"),
         ("green run --pue 0.5 -- true", "PUE"),
         ("green frobnicate", "is no command"),
     ],

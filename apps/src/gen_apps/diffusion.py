@@ -123,7 +123,7 @@ class Train:
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
     """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
-    run: Path | None = None
+    out: Path | None = None
     """Directory to write; by default runs/diffusion-DATA, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
     resume: Path | None = None
@@ -322,7 +322,7 @@ def _draw(
 
 def _identity(config: Train) -> Train:
     """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
-    return replace(config, run=None, resume=None, machine=Machine(), place=Place())
+    return replace(config, out=None, resume=None, machine=Machine(), place=Place())
 
 
 def _place(config: Train) -> tuple[Train, Path]:
@@ -334,8 +334,8 @@ def _place(config: Train) -> tuple[Train, Path]:
                 f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
             )
         return replace(stored, machine=config.machine, place=config.place), config.resume
-    if config.run is not None:
-        return config, config.run
+    if config.out is not None:
+        return config, config.out
     name = f"diffusion-{re.sub(r'[^A-Za-z0-9]+', '-', config.data).strip('-')}"
     wanted = to_dict(_identity(config))
     if wanted != to_dict(Train(data=config.data)):

@@ -63,7 +63,7 @@ class Energy:
         self.place = {"pue": pue, "psf": psf, "embodied": embodied}
         footprint(0.0, country("WORLD"), **self.place)
         self.reading = Reading(0.0)  # all processes and resumes, up to the last lap
-        self._lap = Reading(0.0)
+        self._before = self._reported = Reading(0.0)  # before this process began; at the last report
         self._t: Any = None
 
     def on_train_begin(self, t: Any) -> None:
@@ -102,23 +102,23 @@ class Energy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reading = Reading.from_json(state, "the checkpoint's energy") if state else Reading(0.0)
+        self._before = self._reported = self.reading
 
     def _report(self, metrics: dict[str, Any]) -> None:
         self._collect()
         metrics["energy/joules"] = self.reading.total
-        if self._lap.samples:
-            metrics["energy/joules_per_sample"] = self._lap.per_sample
+        if samples := self.reading.samples - self._reported.samples:
+            metrics["energy/joules_per_sample"] = (self.reading.total - self._reported.total) / samples
         if footprint := self._footprint():
             metrics["energy/carbon_g"] = footprint.carbon.value
-        self._lap = Reading(0.0)
+        self._reported = self.reading
 
     def _collect(self) -> None:
-        """Add what passed since the last time."""
+        """One window from the beginning to now: laps that are added up would add up the counters' steps."""
         t = self._t
         steps, self._at = t.step - self._at, t.step
-        lap = self.meter.lap(samples=steps * self.samples / t.world, tokens=steps * self.tokens / t.world)
-        whole = reduce(_everyone(t, lap))
-        self.reading, self._lap = self.reading + whole, self._lap + whole
+        self.meter.lap(samples=steps * self.samples / t.world, tokens=steps * self.tokens / t.world)
+        self.reading = self._before + reduce(_everyone(t, self.meter.reading))
 
     def _footprint(self) -> Any:
         """None where a live service of intensities does not answer: training goes on."""
