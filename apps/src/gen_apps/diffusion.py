@@ -178,7 +178,7 @@ def train(config: Train) -> None:
     task = DiffusionTask(
         denoiser, num_classes=model.classes, p_drop=optim.p_drop, lr=optim.lr, weight_decay=optim.weight_decay
     )
-    ema, often = EMA("denoiser", power(optim.ema)), max(1, steps // 8)
+    ema, often = EMA("denoiser", power(optim.ema)), max(1, steps // 6)
     loader = Loader(training, optim.batch_size, seed=config.seed)
     validation = Loader(held_out, min(512, len(held_out)))
     layers = summary(denoiser, torch.zeros(1, *model.shape), torch.ones(1))

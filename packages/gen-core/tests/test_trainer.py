@@ -343,7 +343,7 @@ def test_trainers_of_several_precisions_live_in_one_process():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
 def test_an_absent_device_is_refused(device):
-    with pytest.raises(ValueError, match=r"absent: torch sees 0 CUDA devices; use --device cpu"):
+    with pytest.raises(ValueError, match=r"absent: torch sees 0 CUDA devices; use cpu or auto"):
         Trainer(kinds.Noise(), device=device)
 
 

@@ -100,12 +100,14 @@ class Evaluate(Callback):
             with self.within():
                 values = t.evaluate(self.data)
         metrics |= {self.prefix + name: value for name, value in values.items()}
+        t.due = True
 
 
 class Jsonl(Callback):
     """Write the metrics of every `every`-th step, and of each step with an evaluation, to metrics.jsonl.
 
-    Resuming drops what was written after the checkpoint, so the file is that of an uninterrupted run.
+    Resuming drops what was written after the checkpoint, so the file is that of an uninterrupted run (but for an
+    evaluation that a signal cut short, which is not made up for).
     """
 
     order = 10
@@ -120,7 +122,7 @@ class Jsonl(Callback):
             t.run.rewind(t.step)
 
     def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
-        if t.step % self.every == 0 or any(isinstance(v, float) for v in metrics.values()):
+        if t.step % self.every == 0 or t.due:
             values = t.read(metrics)
             if t.rank == 0 and t.run is not None:
                 t.run.log(t.step, values)
@@ -146,7 +148,7 @@ class TensorBoard(Callback):
             t.cleanup.callback(self.writer.close)
 
     def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
-        if t.step % self.every == 0 or any(isinstance(v, float) for v in metrics.values()):
+        if t.step % self.every == 0 or t.due:
             for name, value in t.read(metrics).items():
                 if self.writer:
                     self.writer.add_scalar(name, value, t.step, new_style=True, double_precision=True)
@@ -190,6 +192,10 @@ class EarlyStopping(Callback):
     def __init__(self, metric: str, patience: int, mode: Literal["min", "max"] = "min", min_delta: float = 0.0):
         self.metric, self.patience, self.mode, self.min_delta = metric, patience, mode, min_delta
         self.best, self.waited = None, 0
+
+    def on_train_begin(self, t: Trainer) -> None:
+        if self.waited >= self.patience:  # the run that is resumed had stopped
+            t.stop()
 
     def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
         if self.metric not in metrics:

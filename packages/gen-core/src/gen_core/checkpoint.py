@@ -40,12 +40,17 @@ def save(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], other: An
         _sync(file)
     _sync(temporary)
     os.replace(temporary, directory)
-    point = directory.with_name(".latest.part")
-    point.write_text(directory.name)
-    _sync(point)
-    os.replace(point, directory.with_name("latest"))
-    _sync(directory.parent)
+    point(directory)
     return directory
+
+
+def point(directory: Path) -> None:
+    """Make `latest` name a complete checkpoint."""
+    part = directory.with_name(".latest.part")
+    part.write_text(directory.name)
+    _sync(part)
+    os.replace(part, directory.with_name("latest"))
+    _sync(directory.parent)
 
 
 def load(directory: Path) -> tuple[dict[str, dict[str, Tensor]], Any, dict[str, Any]]:
@@ -64,9 +69,10 @@ def latest(run: str | Path) -> Path | None:
 
 
 def prune(run: Path, keep: set[str]) -> None:
-    """Delete the checkpoints of `run` whose folder name is not in `keep`."""
+    """Delete the checkpoints of `run` whose folder name is not in `keep`, never the one that `latest` names."""
+    newest = latest(run)
     for directory in (run / "checkpoints").glob("step-*"):
-        if directory.name not in keep:
+        if directory.name not in keep and directory != newest:
             shutil.rmtree(directory)
 
 
@@ -95,6 +101,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------------- of a run of training
 
 
+_FREE = {"params", "lr", "foreach", "fused", "capturable", "differentiable"}  # may differ on resume
+
+
 def capture(task: nn.Module, optimizers: Mapping[str, Optimizer], callbacks: Sequence[Any]) -> tuple[dict, dict, dict]:
     """Whole (unsharded) states: tensors by file name, what torch.save takes, JSON values of the callbacks.
 
@@ -105,8 +114,10 @@ def capture(task: nn.Module, optimizers: Mapping[str, Optimizer], callbacks: Seq
     plain: dict[str, dict] = {}
     for callback in callbacks:
         if parts := full(callback.state_dict()):
-            if callback.name in plain:
-                raise ValueError(f"two callbacks with a state are called {callback.name!r}; give one another name")
+            if callback.name in plain or callback.name == "task":
+                raise ValueError(
+                    f"a callback's state cannot be called {callback.name!r}, which is taken; name it apart"
+                )
             plain[callback.name] = {k: v for k, v in parts.items() if not isinstance(v, Tensor)}
             if mine := {k: v for k, v in parts.items() if isinstance(v, Tensor)}:
                 tensors[callback.name] = mine
@@ -129,8 +140,17 @@ def restore(
     own = task.state_dict()
     state = {k: shard_like(v, own[k]) if k in own else v for k, v in tensors["task"].items()}
     task.load_state_dict(state | other["extra"])
+    if other["optimizers"].keys() != optimizers.keys():
+        raise ValueError(f"the checkpoint has optimisers {sorted(other['optimizers'])}, the task {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
         saved = other["optimizers"][name]
+        for old, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            for key in (old.keys() & new.keys()) - _FREE:
+                if old[key] != new[key]:
+                    raise ValueError(
+                        f"the checkpoint was trained with {name}.{key}={old[key]}, the task now has {new[key]}; "
+                        f"use the same {key} or another run directory"
+                    )
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for index, entry in saved["state"].items():
             saved["state"][index] = {k: shard_like(v, parameters[index]) for k, v in entry.items()}

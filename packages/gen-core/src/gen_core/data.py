@@ -223,7 +223,7 @@ def folder(path: str | Path, size: int) -> Arrays:
                 shapes.add(image.size)
                 pictures.append(_square(image, size))
                 labels.append(label)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             broken.append(f"{file.relative_to(root)} ({error})")
     if not pictures:
         why = f"none of its {len(broken)} pictures can be read: {broken[0]}" if broken else "there is no picture in it"

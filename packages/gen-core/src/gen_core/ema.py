@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gen_core.callbacks import Callback
 from gen_core.checkpoint import shard_like
+from gen_core.task import evaluating
 
 Decay = Callable[[int], float]
 
@@ -130,14 +131,12 @@ class EMA(Callback):
         own = self._own()
         kept = {k: v.detach().clone() for k, v in own.items()}
         assert isinstance(self.module, nn.Module)
-        training = self.module.training
         self._fill(self.average)
-        self.module.eval()
         try:
-            yield self.module
+            with evaluating(self.module):
+                yield self.module
         finally:
             self._fill(kept)
-            self.module.train(training)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, **self.average}

@@ -35,6 +35,8 @@ class Processes:
         from accelerate.state import AcceleratorState, GradientState
         from accelerate.utils import DistributedDataParallelKwargs
 
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         # One process may make trainers of several precisions and devices in turn; accelerate keeps singletons.
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
@@ -50,16 +52,16 @@ class Processes:
             )
         self._host: Any = dist.new_group(backend="gloo") if self.world > 1 else None  # never waits for a GPU
 
-    def wrap(self, task: Task) -> tuple[nn.Module, dict[str, Optimizer]]:
+    def wrap(self, task: Task, micro_batches: bool = False) -> tuple[nn.Module, dict[str, Optimizer]]:
         """The task behind one forward, moved, replicated or sharded, and its optimisers.
 
         Raises:
             ValueError: for BatchNorm with local statistics, which several processes would compute differently.
         """
-        if self.world > 1:
-            _refuse_local_batchnorm(task, self.world)
-        if self.precision == "bf16":
-            float32_outputs(task)
+        if self.world > 1 or micro_batches:
+            _refuse_local_batchnorm(task, f"{self.world} processes" if self.world > 1 else "micro-batches")
+        task.__dict__.pop("forward", None)  # the autocast of an earlier trainer of another precision
+        float32_outputs(task, self.precision == "bf16")
         task.to(self.device)
         if self.accelerator.distributed_type.value == "FSDP":
             named = task.optimizers()
@@ -67,7 +69,8 @@ class Processes:
             return model, {name: w.optimizer for name, w in zip(named, wrapped, strict=True)}
         if self.world > 1:  # DDP leaves out frozen parameters, and a task without gradients has no DDP
             for tensor in task.state_dict().values():
-                dist.broadcast(tensor, src=0)
+                if isinstance(tensor, Tensor):
+                    dist.broadcast(tensor, src=0)
         model: nn.Module = task
         if any(p.requires_grad for p in task.parameters()):
             model = self.accelerator.prepare_model(task)
@@ -82,7 +85,7 @@ class Processes:
     def reduce(self, x: Any, op: str = "mean") -> Any:
         """Mean, sum, min or max over processes of tensors in nested dicts and tuples; on all of them."""
         if self.world == 1:
-            return x
+            return _map(lambda tensor: tensor, x, _no_tensor)
         operator = {"mean": dist.ReduceOp.SUM, "sum": dist.ReduceOp.SUM}
         operator |= {"min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
 
@@ -91,19 +94,19 @@ class Processes:
             dist.all_reduce(tensor, operator[op])
             return tensor / self.world if op == "mean" else tensor
 
-        return _map(one, x)
+        return _map(one, x, _no_tensor)
 
     def gather(self, x: Any) -> Any:
         """Rows of every process in the order of ranks, on all of them; every process brings as many."""
         if self.world == 1:
-            return x
+            return _map(lambda tensor: tensor, x, _no_tensor)
 
         def one(tensor: Tensor) -> Tensor:
             parts = [torch.empty_like(tensor) for _ in range(self.world)]
             dist.all_gather(parts, tensor.detach().contiguous())
             return torch.cat(parts)
 
-        return _map(one, x)
+        return _map(one, x, _no_tensor)
 
     def agree(self, flag: int) -> int:
         """The largest flag of any process, on all of them."""
@@ -145,12 +148,15 @@ def signals(note: Callable[[int], None]) -> Iterator[None]:
         restore()
 
 
-def _refuse_local_batchnorm(task: nn.Module, world: int) -> None:
-    batchnorm = nn.modules.batchnorm._BatchNorm
-    for name, module in task.named_modules():
-        local = isinstance(module, batchnorm) and not isinstance(module, nn.SyncBatchNorm)
-        if local and any(p.requires_grad for p in module.parameters()):
+def _no_tensor(x: Any) -> Any:
+    raise TypeError(f"processes exchange tensors, got {type(x).__name__} {x!r}; wrap it in torch.tensor")
+
+
+def _refuse_local_batchnorm(task: nn.Module, parts: str) -> None:
+    for name, module in task.train().named_modules():
+        local = isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        if local and module.training:
             raise ValueError(
-                f"{name} is a BatchNorm, which under {world} processes sees only its own rows; "
-                "use GroupNorm or nn.SyncBatchNorm.convert_sync_batchnorm"
+                f"{name} is a BatchNorm, which under {parts} sees only its own rows; use GroupNorm, or for processes "
+                "nn.SyncBatchNorm.convert_sync_batchnorm"
             )

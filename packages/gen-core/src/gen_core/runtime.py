@@ -71,10 +71,10 @@ def select_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
         if index >= count:
-            raise ValueError(f"device {name!r} is absent: torch sees {count} CUDA devices; use --device cpu or auto")
+            raise ValueError(f"device {name!r} is absent: torch sees {count} CUDA devices; use cpu or auto")
         return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is absent: torch sees no Apple GPU; use --device cpu or auto")
+        raise ValueError("device 'mps' is absent: torch sees no Apple GPU; use cpu or auto")
     return device
 
 
@@ -97,33 +97,38 @@ def select_precision(name: str, device: torch.device) -> Precision:
     raise ValueError(f"precision {name!r} is not known; use auto, bf16 or fp32")
 
 
-def float32_outputs(task: nn.Module) -> None:
-    """Hook every network of `task` (its topmost callable children) to return float32 under autocast.
+def float32_outputs(task: nn.Module, on: bool) -> None:
+    """Hook every network of `task` (its topmost callable children) to return float32 under autocast, or unhook it.
 
     A difference of two bf16 outputs is rounded to bf16 before any loss sees it; cast first, then subtract.
     """
     for child in task.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            float32_outputs(child)
-        else:
-            child.register_forward_hook(lambda _module, _args, output: _map(_to_float32, output))
+            float32_outputs(child, on)
+            continue
+        if hook := child.__dict__.pop("_float32_hook", None):
+            hook.remove()
+        if on:
+            child.__dict__["_float32_hook"] = child.register_forward_hook(
+                lambda _module, _args, output: _map(_to_float32, output)
+            )
 
 
 def _to_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def _map(fn, tree):
-    """Apply `fn` to every tensor of nested tuples, lists and dicts; other leaves pass through."""
+def _map(fn, tree, other=lambda leaf: leaf):
+    """Apply `fn` to every tensor of nested tuples, lists and dicts, `other` to other leaves."""
     if isinstance(tree, Tensor):
         return fn(tree)
     if isinstance(tree, dict):
-        return {k: _map(fn, v) for k, v in tree.items()}
+        return {k: _map(fn, v, other) for k, v in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(fn, v) for v in tree))
+        return type(tree)(*(_map(fn, v, other) for v in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(_map(fn, v) for v in tree)
-    return tree
+        return type(tree)(_map(fn, v, other) for v in tree)
+    return other(tree)
 
 
 def to_device(tree, device: torch.device):

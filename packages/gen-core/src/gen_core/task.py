@@ -20,7 +20,8 @@ a PINN returns `torch.optim.LBFGS` from `optimizers`: the trainer has one code p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -67,6 +68,18 @@ class Task(nn.Module):
         for module in self.children() if mode else ():
             _rest(module)
         return self
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in evaluation mode; after, every part of it in the mode it was in."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
 
 
 def _rest(module: nn.Module) -> None:

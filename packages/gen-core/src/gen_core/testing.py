@@ -116,7 +116,7 @@ def _child(rank: int, world: int, port: int, file: str, name: str, args: tuple, 
 def check_task(make: Make, *, steps: int = 4, overfit: int = 0, only: tuple[str, ...] = ()) -> None:
     """Assert what a task owes its users; every failure is reported, in one AssertionError.
 
-    resume     stopping after half of the steps and going on in a new process gives the same bits
+    resume     stopping after half of the steps and going on in a new trainer gives the same bits
     micro      micro-batches of 1 and 3 rows give the same curve as whole batches
     world      two processes give the same curve as one
     bf16       under autocast the loss is float32 and near the float32 one, and no state is kept in 16 bits

@@ -7,7 +7,8 @@ A step is one call of `task.step`. `batch_size` is the global batch: the number 
 where and in how many pieces it is computed, never what is computed. Before every step torch's global streams are
 keyed by (seed, step, rank), and `randn_like`, `randn` and `rand` draw rows of one global draw keyed by (seed, step);
 a step that needs numpy or python makes a generator from `t.key(...)`.
-So the same seed gives the same curve on one process or several, in one piece or interrupted anywhere.
+So the same seed gives the same curve on one process or several, in one piece or interrupted anywhere; only what a loss
+draws by itself, such as dropout's masks, differs between process counts and micro-batches.
 """
 
 import math
@@ -27,7 +28,7 @@ from gen_core.processes import Processes, signals
 from gen_core.run import Run
 from gen_core.runtime import _map, key, seed_all, seed_torch, select_device, select_precision, to_device
 from gen_core.schedule import Schedule, constant
-from gen_core.task import Task
+from gen_core.task import Task, evaluating
 
 _NOTHING = nullcontext()
 BLOCK = 64  # steps whose keys are computed together
@@ -77,14 +78,18 @@ class Trainer:
         self.precision = select_precision(precision, self.device)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1 row, got {micro_batch}")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is the largest norm of a gradient and positive, got {clip}; None does not clip")
         self.task, self.seed, self.micro_batch, self.clip = task, seed, micro_batch, clip
         self.schedule = schedule or constant()
         self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
         self.step = 0
         self.stopping = 0  # 0, 1 after stop(), or the signal's number
+        self.due = False  # set by a callback whose values this step's logs should hold
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
         self._order: str | None = None
         self._look = 1 if self.device.type == "cpu" else 100  # updates between checks; elsewhere a check waits
+        self._wide = torch.float32 if self.device.type == "mps" else torch.float64  # of sums; MPS has no float64
         self._draws = 0
         self._generator = torch.Generator(self.device)
         self._keys: tuple[int, list[int]] = (-1, [])
@@ -95,7 +100,7 @@ class Trainer:
         self.processes = Processes(self.device, self.precision)
         self.rank, self.world = self.processes.rank, self.processes.world
         self.reduce, self.gather, self.barrier = (self.processes.reduce, self.processes.gather, self.processes.barrier)
-        self.model, self.optimizers = self.processes.wrap(task)
+        self.model, self.optimizers = self.processes.wrap(task, micro_batches=micro_batch is not None)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
@@ -121,6 +126,8 @@ class Trainer:
         """
         self._order = getattr(data, "order_hash", None)
         self._resume(resume)
+        if self.run and self.rank == 0:
+            Run.create(self.run.path)
         self.task.train()
         self.stopping = 0
         self._owned = {}
@@ -137,7 +144,7 @@ class Trainer:
                 self._draws = 0
                 metrics = self.task.step(batch, self)
                 self.step += 1
-                self._read = {}
+                self._read, self.due = {}, False
                 for callback in self.callbacks:
                     callback.on_step_end(self, metrics)
                     if epoch and self.step % epoch == 0:
@@ -147,8 +154,9 @@ class Trainer:
             self._check_finite()
             for callback in self.callbacks:
                 callback.on_train_end(self)
-        if self.stopping > 1:
-            raise Interrupted(128 + self.stopping)
+        stopped, self.stopping = self.stopping, 0
+        if stopped > 1:
+            raise Interrupted(128 + stopped)
         return self.task
 
     def stop(self) -> None:
@@ -245,9 +253,12 @@ class Trainer:
             micros = [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
             counts = [min(m, n - i) / n for i in range(0, n, m)]
         if weight is not None:
-            items = [torch.as_tensor(weight(*micro), device=self.device) for micro in micros]
-            mean = self.reduce(torch.stack(items).sum().double())  # of valid items per process
-            counts = [item / mean for item in items]
+            items = torch.stack([torch.as_tensor(weight(*micro), device=self.device) for micro in micros])
+            mean = self.reduce(items.sum().to(self._wide))  # of valid items per process
+            if len(micros) > 1:  # a mean over no items is 0 / 0: leave such pieces out
+                full = items.nonzero().flatten().tolist() or [0]
+                micros, items = [micros[i] for i in full], items[full]
+            counts = list(items / mean)
         last = len(micros) - 1
         return [(x, c, i == last or self.world == 1) for i, (x, c) in enumerate(zip(micros, counts, strict=True))]
 
@@ -283,8 +294,8 @@ class Trainer:
         """
         new = [name for name in metrics if name not in self._read]
         if new:
-            dtype = torch.float32 if self.device.type == "mps" else torch.float64
-            values = torch.stack([torch.as_tensor(metrics[n], device=self.device).detach().to(dtype) for n in new])
+            wide = self._wide
+            values = torch.stack([torch.as_tensor(metrics[n], device=self.device).detach().to(wide) for n in new])
             self._read |= dict(zip(new, self.reduce(values).tolist(), strict=True))
         return {name: self._read[name] for name in metrics}
 
@@ -297,21 +308,18 @@ class Trainer:
         """
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
-        self.task.eval()
-        try:
+        with evaluating(self.task):
             for index, batch in data.once(self.rank, self.world):
-                if self._stop():
+                if self._stop() and self.stopping > 1:
                     return {}
                 seed_all(self.seed, "evaluate", -1 if index is None else index)
                 values = self.task(self.task.evaluate, to_device(batch, self.device))
                 for name, value in values.items():
                     if not value.ndim:
                         raise ValueError(f"evaluate's {name!r} is a scalar; return a value per sample, of shape (b,)")
-                    counted = value.double() if index is not None else value.double()[:0]
+                    counted = value.to(self._wide) if index is not None else value.to(self._wide)[:0]
                     sums[name] = sums.get(name, 0) + counted.sum()
                     counts[name] = counts.get(name, 0) + torch.tensor(counted.numel(), device=value.device)
-        finally:
-            self.task.train()
         total, count = self.reduce(sums, "sum"), self.reduce(counts, "sum")
         return {name: (total[name] / count[name]).item() for name in total}
 
@@ -323,12 +331,15 @@ class Trainer:
             raise ValueError("there is nowhere to save: give the Trainer a run directory")
         self._check_finite()
         path = self.run.path / "checkpoints" / f"step-{self.step:06d}"
-        if path.exists():
-            return path
-        tensors, other, plain = checkpoint.capture(self.task, self.optimizers, self.callbacks)
-        if self.rank == 0:
-            meta = {"step": self.step, "same": self._same(), "callbacks": plain, "torch": torch.__version__}
-            checkpoint.save(path, tensors, other, meta)
+        if self.processes.agree(int(self.rank == 0 and path.exists())):  # one process looks, all do the same
+            if self.rank == 0:
+                checkpoint.point(path)
+        else:
+            tensors, other, plain = checkpoint.capture(self.task, self.optimizers, self.callbacks)
+            self._check_weights(tensors["task"])
+            if self.rank == 0:
+                meta = {"step": self.step, "same": self._same(), "callbacks": plain, "torch": torch.__version__}
+                checkpoint.save(path, tensors, other, meta)
         self.barrier()
         return path
 
@@ -361,16 +372,21 @@ class Trainer:
         elif newest and self.step == 0:
             raise ValueError(f"{newest.parent.parent} holds {newest.name} already; resume it or use another directory")
 
+    def _check_weights(self, state: dict[str, Tensor]) -> None:
+        """A finite loss may have a gradient that is not; such weights are never saved."""
+        for name, _ in self.task.named_parameters():
+            if name in state and not state[name].isfinite().all():
+                raise NonFiniteLoss(f"{name} is not finite after step {self.step - 1}; " + self._remedy())
+
+    def _remedy(self) -> str:
+        last = checkpoint.latest(self.run.path) if self.run else None
+        return (f"the last good checkpoint is {last}; " if last else "") + "try a lower learning rate or clip=1.0"
+
     def _check_finite(self) -> None:
         losses, self._losses = self._losses, []
         for step, name, value in losses:
             if not math.isfinite(value):
-                last = checkpoint.latest(self.run.path) if self.run else None
-                raise NonFiniteLoss(
-                    f"the loss of {name!r} is {value.item()} at step {step}; "
-                    + (f"the last good checkpoint is {last}; " if last else "")
-                    + "try a lower learning rate or clip=1.0"
-                )
+                raise NonFiniteLoss(f"the loss of {name!r} is {value.item()} at step {step}; " + self._remedy())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from gen_diffusion.denoise import Preconditioned
 from gen_diffusion.guide import drop
 from gen_diffusion.loss import denoising_loss, edm_weight, log_normal
 
-QUANTILES = 8  # noise levels in a validation loss
+QUANTILES = 4  # noise levels in a validation loss
 
 
 class DiffusionTask(Task):

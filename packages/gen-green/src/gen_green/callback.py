@@ -106,6 +106,7 @@ class Energy:
 
     def _report(self, metrics: dict[str, Any]) -> None:
         self._collect()
+        self._t.due = True  # logs hold this step
         metrics["energy/joules"] = self.reading.total
         if samples := self.reading.samples - self._reported.samples:
             metrics["energy/joules_per_sample"] = (self.reading.total - self._reported.total) / samples
