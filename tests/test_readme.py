@@ -45,6 +45,7 @@ def test_python_in_a_readme_runs(path, tmp_path, monkeypatch):
 
 
 def test_every_command_of_a_readme_is_known():
+    """Of ours; launchers, pip, pytest and benchmarks are run elsewhere, not as written."""
     for command in commands():
         program, *rest = words(command)
         if program == "gen":

@@ -16,7 +16,8 @@ from gen_apps.__main__ import COMMANDS, main
 from gen_core import Run
 from gen_core.testing import launch
 
-TINY = "--optim.steps 8 --optim.batch-size 8 --network.width 8 --network.blocks 1 --sampler.steps 4 --optim.lr 1e-3"
+TINY = "--optim.steps 8 --optim.batch-size 8 --optim.lr 1e-3 --sampler.steps 4"
+TINY += " --network.width 8 --network.blocks 1 --network.dropout 0"
 CPU = "--machine.device cpu --size 8"
 
 
@@ -109,7 +110,7 @@ def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
     """Up to float32 rounding; each process draws a part of the samples."""
     launch(2, _two, folder, tmp_path / "two")
     one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "two"))
-    assert np.abs(one - two).mean() < 0.02  # of values up to 7: AdamW enlarges the rounding of float32
+    assert np.abs(one - two).mean() < 2e-3  # of values up to 7: AdamW enlarges the rounding of float32
     for a, b in zip(Run(run).metrics(), Run(tmp_path / "two").metrics(), strict=True):
         assert all(a[name] == pytest.approx(b[name], rel=1e-2) for name in ("step", "loss", "val/loss") if name in a)
         assert a.keys() == b.keys()
@@ -130,7 +131,7 @@ def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
     done = subprocess.run([sys.executable, "-m", *launcher, "-m", "gen_apps", *words], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "l"))
-    assert np.abs(one - two).mean() < 0.02  # of values up to 7: AdamW enlarges the rounding of float32
+    assert np.abs(one - two).mean() < 2e-3  # of values up to 7: AdamW enlarges the rounding of float32
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path):
@@ -175,6 +176,12 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path)
         ("diffusion sample nowhere", "nowhere is no run"),
         ("diffusion sample TRAINED --label 7", "--label must be a class of the run, 0..1, got 7"),
         ("diffusion sample TRAINED --n 0", "--n must be at least 1"),
+        ("diffusion train --out RUN --size -3", "--size is a number of pixels"),
+        ("diffusion train --out RUN --network.width 0", "--network.width must be a multiple of 4"),
+        ("diffusion train --out RUN --optim.p-drop 7", "--optim.p-drop is a share"),
+        ("diffusion train --out RUN --optim.clip -1", "clip is the largest norm"),
+        ("diffusion train --out RUN --sampler.churn -1", "s_churn is an amount of noise"),
+        ("diffusion train --resume TRAINED --out RUN", "drop --out"),
         ("report nowhere", "nowhere is no run"),
         ("embed nowhere", "nowhere is no folder"),
         ("diffusion train --out RUN --place.grid Frnace", "France"),

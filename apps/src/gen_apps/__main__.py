@@ -6,7 +6,6 @@ gen report runs/diffusion-digits
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +25,13 @@ COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it doe
 
 def main(args: Sequence[str] | None = None) -> None:
     """Find the command that the first words name, import its module and hand it the rest."""
-    args = list(sys.argv[1:] if args is None else args)
+    try:
+        _dispatch(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:  # before training began, or a second time: nothing to save
+        raise SystemExit(130) from None
+
+
+def _dispatch(args: list[str]) -> None:
     words = args[: next((i for i, a in enumerate(args) if a.startswith("-")), len(args))]
     for n in (2, 1):
         if (name := " ".join(words[:n])) in COMMANDS and len(words) >= n:
@@ -57,10 +62,4 @@ def usage(group: str = "") -> str:
 
 
 if __name__ == "__main__":
-    if os.environ.get("GEN_TRACEBACK"):
-        main()
-    else:
-        try:
-            main()
-        except KeyboardInterrupt:  # before training began: nothing to save
-            raise SystemExit(130) from None
+    main()

@@ -14,7 +14,7 @@ def load(name: str, size: int) -> tuple[Arrays, Arrays]:
         size: of pictures, in pixels; 0 is 8 for digits and 32 otherwise.
 
     Raises:
-        ValueError: for an unknown set of points, or data with fewer than 8 samples.
+        ValueError: for an unknown set of points, or data with fewer than 24 samples.
         FileNotFoundError: for a folder that is not there.
     """
     if name == "digits":
@@ -28,6 +28,6 @@ def load(name: str, size: int) -> tuple[Arrays, Arrays]:
         train, test = (Arrays(*part, classes=names) for part in parts)
         return train, test
     data = hub(rest, size or 32) if kind == "hub" else folder(name, size or 32)
-    if len(data) < 8:
-        raise ValueError(f"{name} holds {len(data)} pictures; training and measuring need at least 8")
+    if len(data) < 24:
+        raise ValueError(f"{name} holds {len(data)} pictures; training and measuring need at least 24")
     return halves(data)

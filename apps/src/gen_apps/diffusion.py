@@ -58,6 +58,12 @@ class Network:
     dropout: float = 0.1
     """Pictures: share of features dropped in training."""
 
+    def __post_init__(self):
+        if min(self.width, self.blocks, *self.multipliers) < 1 or self.width % 4:
+            raise ValueError(f"--network.width must be a multiple of 4, blocks and multipliers at least 1, got {self}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--network.dropout must lie in [0, 1), got {self.dropout}")
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -81,6 +87,8 @@ class Optim:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.p_drop <= 1:
+            raise ValueError(f"--optim.p-drop is a share, from 0 to 1, got {self.p_drop}")
         if not self.lr > 0:
             raise ValueError(f"--optim.lr must be positive, got {self.lr}")
 
@@ -103,6 +111,7 @@ class Sampler:
 
     def __post_init__(self):
         karras(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        churn(self.churn)
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,10 @@ class Train:
     sampler: Sampler = field(default_factory=Sampler)
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise ValueError(f"--size is a number of pixels, or 0 for the usual one, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -264,11 +277,12 @@ def sample(config: Sample) -> None:
             device, config.batch, advance,
         )  # fmt: skip
     out = config.out or run.path / f"sample-seed-{config.seed}"
+    picture, arrays, energy = (out.with_name(out.name + end) for end in (".png", ".npz", ".energy.json"))
     columns = 10 if config.label is None and model.classes == 10 else None
-    pictures.save(out.with_suffix(".png"), x, columns=columns, labels=labels)
-    np.savez(out.with_suffix(".npz"), x=x.numpy(), label=labels.numpy())
-    out.with_suffix(".energy.json").write_text(json.dumps(cost, indent=1) + "\n")
-    print(f"{out.with_suffix('.png')} and .npz: {config.n} samples of {newest.name}")
+    pictures.save(picture, x, columns=columns, labels=labels)
+    np.savez(arrays, x=x.numpy(), label=labels.numpy())
+    energy.write_text(json.dumps(cost, indent=1) + "\n")
+    print(f"{picture} and .npz: {config.n} samples of {newest.name}")
     print(f"energy {cost['energy']}; carbon {cost['carbon']}; per sample {cost['per sample']}")
 
 
@@ -328,6 +342,8 @@ def _identity(config: Train) -> Train:
 def _place(config: Train) -> tuple[Train, Path]:
     """The configuration of the run, and its directory."""
     if config.resume is not None:
+        if config.out is not None:
+            raise ValueError(f"--resume goes on in {config.resume}; drop --out {config.out}")
         stored = from_dict(Train, Run.open(config.resume).config())
         if other := differences(to_dict(_identity(config)), to_dict(Train())):
             raise ValueError(

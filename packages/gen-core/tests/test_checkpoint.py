@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+import gen_core.testing
 from gen_core import EMA, Arrays, Checkpoint, Loader, Task, Trainer, every
 from gen_core import checkpoint as ck
 from gen_core.testing import load, parameters_equal, train
@@ -59,11 +61,27 @@ def test_a_checkpoint_is_readable_without_us(tmp_path):
     task.net.load_state_dict(safetensors.torch.load_file(directory / "ema.safetensors"))
 
 
+@contextmanager
+def _kept(callbacks):
+    """Inside, `train` has these callbacks too."""
+    made = gen_core.testing.Trainer
+    gen_core.testing.Trainer = lambda *a, callbacks=(), **k: made(*a, callbacks=[*callbacks, *_extra], **k)
+    _extra[:] = callbacks
+    try:
+        yield
+    finally:
+        gen_core.testing.Trainer = made
+
+
+_extra: list = []
+
+
 @pytest.mark.parametrize("failing", range(2))
 def test_a_crash_while_saving_leaves_the_last_checkpoint(failing, tmp_path, monkeypatch):
     """os.replace fails for the folder, or for the pointer: `latest` names a complete checkpoint all the same."""
     whole = train(kinds.noise, 12)
     train(kinds.noise, 5, tmp_path)
+    keep = [Checkpoint(every=4, keep=1)]
     calls, replace = [], os.replace
 
     def broken(a, b):
@@ -77,7 +95,9 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(failing, tmp_path, monk
         train(kinds.noise, 8, tmp_path)
     monkeypatch.setattr(os, "replace", replace)
     assert ck.latest(tmp_path).name == "step-000005"
-    rest = train(kinds.noise, 12, tmp_path)
+    with _kept(keep):
+        rest = train(kinds.noise, 12, tmp_path)
+    assert ck.latest(tmp_path).is_dir()
     torch.testing.assert_close(rest["state"], whole["state"], rtol=0, atol=0)
 
 

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from gen_core import Arrays, Checkpoint, Interrupted, Loader, NonFiniteLoss, Task, Trainer, every, seed_all
 from gen_core.checkpoint import capture, latest, restore
 from gen_core.runtime import generator
-from gen_core.testing import difference, launch, load, train
+from gen_core.testing import difference, launch, load, parameters_equal, train
 
 kinds = load(Path(__file__).with_name("kinds.py"))
 LIMIT = {"pinn": 1e-8}  # a line search amplifies rounding
@@ -79,6 +79,7 @@ class Masked(Task):
 def _masked():
     g = generator("masked")
     lengths = torch.randint(1, 7, (24,), generator=g)
+    lengths[1::8] = 0  # rows without a valid token
     x = torch.randn(24, 6, 4, generator=g, dtype=torch.float64)
     return Masked(), Loader(Arrays(x, (torch.arange(6) < lengths[:, None]).double()), 8)
 
@@ -100,6 +101,7 @@ def test_agreements(tmp_path):
         "batchnorm": "BatchNorm",
         "nan": "nan at step 5; step-000003",
         "signal": "143 at step 4; step-000004",
+        "resumed": True,
         "mean": 0.5,
         "counted": 1797.0,
         "divide": "batch_size 13 does not divide among 2 processes",
@@ -112,9 +114,11 @@ def _agreements(tmp: Path) -> tuple:
     torch.manual_seed(rank)  # a user who forgot to seed
     trainer = Trainer(kinds.Noise(), device="cpu")
     start, rows = next(trainer.task.parameters()).clone(), trainer.randn(3, 3)
-    slow = every(1, lambda t, m: time.sleep(0.2) if t.rank == 0 else None)
-    trainer.callbacks.append(slow)
     again = next(trainer.fit(data, 4).parameters())
+    for late in (0, 1):  # whichever process comes late to a checkpoint, both write and pass it
+        slow = every(1, lambda t, m, late=late: time.sleep(0.1) if t.rank == late else None)
+        callbacks = [slow, Checkpoint(every=2)]
+        Trainer(kinds.Noise(), tmp / f"late {late}", device="cpu", callbacks=callbacks).fit(data, 4)
 
     class Normed(kinds.Noise):
         def __init__(self):
@@ -142,11 +146,17 @@ def _agreements(tmp: Path) -> tuple:
         if t.step == 4 and t.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    seed_all(0)
     trainer = Trainer(kinds.Noise(), tmp / "signal", device="cpu", callbacks=[every(1, one_rank)])
     try:
         trainer.fit(data, 30)
     except Interrupted as stop:
         found["signal"] = f"{stop.code} at step {trainer.step}; {latest(tmp / 'signal').name}"
+    ends = []
+    for path in (tmp / "signal", tmp / "unbroken"):
+        seed_all(0)
+        ends.append(Trainer(kinds.Noise(), path, device="cpu").fit(data, 12))
+    found["resumed"] = parameters_equal(*ends)
 
     class Count(Task):
         def evaluate(self, batch):

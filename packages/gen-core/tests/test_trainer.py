@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gen_core import (
+    EMA,
     Arrays,
     Callback,
     Checkpoint,
@@ -185,6 +186,7 @@ def tokens():
     g = generator("tokens")
     x = torch.randn(24, 6, 4, generator=g, dtype=torch.float64)
     lengths = torch.randint(1, 7, (24,), generator=g)
+    lengths[::5] = 0  # rows without a valid token
     return Tokens(), Loader(Arrays(x, (torch.arange(6) < lengths[:, None]).double()), 8)
 
 
@@ -249,6 +251,8 @@ def test_schedule_multiplies_every_groups_own_rate():
 
 
 def test_frozen_modules_stay_bit_equal_running_statistics_included():
+    """Also after evaluations within an average of the weights, which change the mode of every module."""
+
     class Tuned(Task):
         def __init__(self):
             super().__init__()
@@ -266,9 +270,13 @@ def test_frozen_modules_stay_bit_equal_running_statistics_included():
             assert self.head.training and not self.backbone.training
             return {"loss": t.minimize("head", self.loss, *batch)}
 
+        def evaluate(self, batch):
+            return {"mse": (self.head(self.backbone(batch[0])) - batch[0]).square().mean(1)}
+
     task = Tuned()
     before = {k: v.clone() for k, v in task.state_dict().items()}
-    Trainer(task, device="cpu").fit(Loader(Arrays(torch.randn(24, 8)), 12), 5)
+    ema, data = EMA("", 0.9), Loader(Arrays(torch.randn(24, 8)), 12)
+    Trainer(task, device="cpu", callbacks=[ema, Evaluate(data, 1, within=ema.swapped)]).fit(data, 5)
     after = task.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("backbone"))
     assert not torch.equal(before["head.weight"], after["head.weight"])
@@ -332,9 +340,11 @@ def test_under_bf16_outputs_losses_and_gradients_are_float32():
 
 
 def test_trainers_of_several_precisions_live_in_one_process():
-    for precision in ("bf16", "fp32", "bf16"):
-        task = Distill()
-        Trainer(task, device="cpu", precision=precision).fit(Loader(Arrays(torch.randn(24, 8)), 12), 1)
+    task = Distill()
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        trainer = Trainer(task, device="cpu", precision=precision)
+        inner = trainer.task(lambda: (torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        assert inner == dtype, f"{precision} computes in {inner}"
 
 
 # ---------------------------------------------------------------------- refusals
@@ -438,6 +448,122 @@ def test_a_signal_cuts_an_evaluation_short():
     with pytest.raises(Interrupted):
         Trainer(task, device="cpu", callbacks=[Evaluate(data, every=1)]).fit(data, 3)
     assert task.batches == 1
+
+
+class NanGradient(Task):
+    """A finite loss with a gradient that is not: sqrt at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def optimizers(self):
+        return {"w": torch.optim.SGD([self.w], lr=0.1)}
+
+    def step(self, batch, t):
+        zero = 0.0 if t.step == 5 else 1.0
+        return {"loss": t.minimize("w", lambda: ((self.w * zero).sqrt() * zero + 1).mean())}
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"w is not finite after step 5; the last good checkpoint is .*step-000004"):
+        Trainer(NanGradient(), tmp_path, device="cpu", callbacks=[Checkpoint(every=2, keep=1)]).fit(None, 6)
+    fresh = Trainer(NanGradient(), tmp_path, device="cpu")
+    fresh.load(latest(tmp_path))
+    assert fresh.task.w.isfinite().all()
+
+
+@pytest.mark.parametrize(("kind", "named"), [("lr", "initial_lr=0.01"), ("weight_decay", "weight_decay=0.01")])
+def test_resuming_with_another_optimiser_names_its_field(kind, named, tmp_path):
+    class Other(kinds.Noise):
+        def optimizers(self):
+            made = super().optimizers()
+            made["net"].param_groups[0][kind] = 0.5
+            return made
+
+    data = Loader(Arrays(torch.randn(24, 8)), 12)
+    Trainer(kinds.Noise(), tmp_path, device="cpu").fit(data, 2)
+    with pytest.raises(ValueError, match=named):
+        Trainer(Other(), tmp_path, device="cpu").fit(data, 4)
+
+
+def test_evaluating_after_a_stop_gives_figures():
+    data = Loader(Arrays(torch.randn(24, 8)), 12)
+    trainer = Trainer(kinds.Noise(), device="cpu", callbacks=[every(2, lambda t, m: t.stop())])
+    trainer.fit(data, 9)
+    assert trainer.step == 2 and trainer.evaluate(data)["mse"] > 0
+
+
+def test_a_run_that_stopped_early_stays_stopped(tmp_path):
+    class Given(Task):
+        def step(self, batch, t):
+            return {"m": torch.tensor(1.0)}
+
+    for _ in range(2):
+        trainer = Trainer(Given(), tmp_path, device="cpu", callbacks=[EarlyStopping("m", patience=3)])
+        trainer.fit(None, 20)
+        assert trainer.step == 4
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0])
+def test_a_clip_that_is_no_norm_is_refused(clip):
+    with pytest.raises(ValueError, match=f"positive, got {clip}"):
+        Trainer(kinds.Noise(), device="cpu", clip=clip)
+
+
+def test_batchnorm_under_micro_batches_is_refused():
+    task = kinds.Noise()
+    task.net.append(nn.BatchNorm1d(8, affine=False))
+    with pytest.raises(ValueError, match=r"net.4 is a BatchNorm, which under micro-batches"):
+        Trainer(task, device="cpu", micro_batch=2)
+
+
+def test_only_tensors_are_exchanged():
+    trainer = Trainer(kinds.Noise(), device="cpu")
+    with pytest.raises(TypeError, match=r"got float 1.0; wrap it in torch.tensor"):
+        trainer.reduce({"n": 1.0}, "sum")
+
+
+def test_logs_follow_their_interval_whatever_the_metrics_are(tmp_path):
+    def rate(t, metrics):
+        metrics["lr"] = 0.1
+
+    data = Loader(Arrays(torch.randn(24, 8)), 12)
+    callbacks = [every(1, rate), Evaluate(data, every=7), Jsonl(every=5)]
+    Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=callbacks).fit(data, 10)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [5, 7, 10]
+
+
+class Jitter:
+    """Rows that draw from the global streams, and a transform that draws from its generator."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        return (torch.full((8,), float(i)) / 64 + torch.rand(8),)
+
+
+def shift(sample, g):
+    return (sample[0] + 0.1 * torch.randn(8, generator=g),)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_with_augmentation_and_workers_is_bit_exact(workers, tmp_path):
+    """Step 11 of 24, 5 steps an epoch; 0 and 2 workers end at the same weights."""
+
+    def run(path, *stops, workers=workers):
+        for steps in stops:
+            seed_all(0)
+            task = kinds.Noise(dropout=0.2)
+            data = Loader(Jitter(), 12, transform=shift, workers=workers)
+            Trainer(task, path, device="cpu").fit(data, steps)
+        return task
+
+    whole = run(tmp_path / "a", 24)
+    assert parameters_equal(whole, run(tmp_path / "b", 11, 24))
+    assert parameters_equal(whole, run(tmp_path / "c", 24, workers=0))
 
 
 # ---------------------------------------------------------------------- metrics and evaluation

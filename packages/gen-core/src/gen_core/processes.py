@@ -60,7 +60,8 @@ class Processes:
         """
         if self.world > 1 or micro_batches:
             _refuse_local_batchnorm(task, f"{self.world} processes" if self.world > 1 else "micro-batches")
-        task.__dict__.pop("forward", None)  # the autocast of an earlier trainer of another precision
+        for name in ("forward", "_is_accelerate_prepared"):  # of an earlier trainer, perhaps of another precision
+            task.__dict__.pop(name, None)
         float32_outputs(task, self.precision == "bf16")
         task.to(self.device)
         if self.accelerator.distributed_type.value == "FSDP":
