@@ -244,7 +244,7 @@ def train(config: Train) -> None:
     with metered(config.place, len(labels)) as cost:
         x = samples(trainer, labels)
     if trainer.rank == 0:
-        spent = {"training": json.loads((run / "energy.json").read_text()), "sampling, this process": cost}
+        spent = {"training": json.loads((run / "energy.json").read_text()), "sampling, this process": cost.facts}
         Run(run).write("energy.json", spent)
         np.savez(run / "samples.npz", x=x.numpy(), label=labels.numpy())
         measured = quality.assess(x, labels, training, held_out, seed=config.seed)
@@ -281,9 +281,10 @@ def sample(config: Sample) -> None:
     columns = 10 if config.label is None and model.classes == 10 else None
     pictures.save(picture, x, columns=columns, labels=labels)
     np.savez(arrays, x=x.numpy(), label=labels.numpy())
-    energy.write_text(json.dumps(cost, indent=1) + "\n")
+    energy.write_text(json.dumps(cost.facts, indent=1) + "\n")
+    run.log(int(newest.name.removeprefix("step-")), cost.metrics)
     print(f"{picture} and .npz: {config.n} samples of {newest.name}")
-    print(f"energy {cost['energy']}; carbon {cost['carbon']}; per sample {cost['per sample']}")
+    print("; ".join(f"{name} {cost.facts[name]}" for name in ("energy", "carbon", "per sample")))
 
 
 @dataclass(frozen=True)

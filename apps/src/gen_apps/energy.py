@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gen_green import Energy, Meter, country, footprint
@@ -30,11 +30,27 @@ class Place:
         return Energy(samples=samples, every=every, grid=self.intensity(), pue=self.pue)
 
 
+@dataclass
+class Cost:
+    """What a part of a command took; there once it has ended."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    """In words, for a reader."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """In numbers, for metrics.jsonl."""
+
+
 @contextmanager
-def metered(place: Place, samples: int) -> Iterator[dict[str, Any]]:
-    """Facts on what happens inside, there once it has ended; per sample of `samples`."""
-    found: dict[str, Any] = {}
+def metered(place: Place, samples: int) -> Iterator[Cost]:
+    """Measure what happens inside, which makes `samples` samples."""
+    cost = Cost()
     with Meter(scope="tree") as meter:
-        yield found
+        yield cost
         meter.lap(samples=samples)
-    found |= facts(meter.reading, footprint(meter.reading, place.intensity(), pue=place.pue))
+    reading, spent = meter.reading, footprint(meter.reading, place.intensity(), pue=place.pue)
+    cost.facts = facts(reading, spent)
+    cost.metrics = {
+        "sampling/joules": reading.total,
+        "sampling/joules_per_sample": reading.per_sample,
+        "sampling/carbon_g": spent.carbon.value,
+    }
