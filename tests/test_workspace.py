@@ -24,7 +24,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 # Distributions of imports that name themselves otherwise; needed only for extras that are not installed here.
 DISTRIBUTIONS = {"umap": "umap-learn", "pynvml": "nvidia-ml-py"}
-TEST_TOOLS = ["beartype", "hypothesis", "pytest", "pytest-timeout"]
+TEST_TOOLS = ["beartype", "hypothesis", "jaxtyping", "pytest", "pytest-timeout"]
 
 
 @dataclass(frozen=True)

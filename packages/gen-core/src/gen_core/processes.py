@@ -7,6 +7,7 @@
 With one process everything here is the identity.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -51,6 +52,8 @@ class Processes:
                 "unset ACCELERATE_* variables that say otherwise, or launch with torchrun"
             )
         self._host: Any = dist.new_group(backend="gloo") if self.world > 1 else None  # never waits for a GPU
+        if self.world > 1:
+            atexit.register(_leave)
 
     def wrap(self, task: Task, micro_batches: bool = False) -> tuple[nn.Module, dict[str, Optimizer]]:
         """The task behind one forward, moved, replicated or sharded, and its optimisers.
@@ -147,6 +150,12 @@ def signals(note: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def _leave() -> None:
+    """Close the group before the interpreter does: a process that ends first would abort in the group's threads."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _no_tensor(x: Any) -> Any:
