@@ -40,7 +40,7 @@ class FakeTrainer:
 
 def unet_task(**kwargs):
     torch.manual_seed(0)
-    task = DiffusionTask(Preconditioned(UNet(1, 8, num_classes=3)), num_classes=3, **kwargs)
+    task = DiffusionTask(Preconditioned(UNet(1, 8, num_classes=3)), conditions={"label": 3}, **kwargs)
     for p in task.parameters():
         nn.init.normal_(p, std=0.1)
     return task
@@ -68,7 +68,7 @@ def test_micro_batches_do_not_change_the_update():
 
 def test_labels_are_dropped_sample_by_sample():
     """The share of the null class over many small steps is binomial: its mean and its variance are right."""
-    task = DiffusionTask(Preconditioned(MLP(2, 4, 1, num_classes=3)), num_classes=3, p_drop=0.25)
+    task = DiffusionTask(Preconditioned(MLP(2, 4, 1, num_classes=3)), conditions={"label": 3}, p_drop=0.25)
     trainer, counts = FakeTrainer(task), []
     x, label = torch.zeros(16, 2), torch.zeros(16, dtype=torch.long)
     for _ in range(400):
@@ -114,7 +114,7 @@ def test_the_unit_of_the_data_makes_no_difference():
 def test_validation_loss_is_per_sample_and_repeatable():
     """Keyed as the Trainer keys it; at the beginning it is 1 for data of standard deviation sigma_data."""
     x, label = grid(4000, torch.Generator().manual_seed(0))
-    task = DiffusionTask(Preconditioned(MLP(2, num_classes=25)), num_classes=25)
+    task = DiffusionTask(Preconditioned(MLP(2, num_classes=25)), conditions={"label": 25})
 
     @torch.no_grad()
     def evaluate():

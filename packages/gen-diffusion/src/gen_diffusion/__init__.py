@@ -6,37 +6,111 @@ x = sigmas[0] * initial_noise(range(16), (1, 8, 8))
 x0 = sample(cfg(denoiser, 1.5), x, sigmas, heun, label=torch.arange(16) % 10)
 """
 
+from gen_diffusion.adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
 from gen_diffusion.condition import Condition
-from gen_diffusion.denoise import Denoiser, Preconditioned
+from gen_diffusion.denoise import Denoiser, Preconditioned, noised
+from gen_diffusion.dit import DiT
 from gen_diffusion.draw import draw
-from gen_diffusion.guide import cfg, drop, interval
-from gen_diffusion.loss import denoising_loss, edm_weight, log_normal
+from gen_diffusion.guide import (
+    autoguide,
+    cfg,
+    clamp_linear,
+    classifier,
+    constant,
+    cosine,
+    drop,
+    interval,
+    linear,
+)
+from gen_diffusion.loss import (
+    Uncertainty,
+    denoising_loss,
+    edm_weight,
+    log_normal,
+    min_snr_weight,
+    ot_pairing,
+    uniform_discrete,
+    uniform_flow,
+    variational_weight,
+    view_weight,
+)
 from gen_diffusion.mixture import GaussianMixture
 from gen_diffusion.mlp import MLP
 from gen_diffusion.noise import initial_noise, keyed
 from gen_diffusion.points import grid, grid_mixture, moons, rings, swiss_roll
-from gen_diffusion.sample import Snapshot, Step, churn, euler, heun, sample
-from gen_diffusion.schedule import karras
+from gen_diffusion.sample import (
+    Snapshot,
+    Step,
+    ancestral,
+    annealed_langevin,
+    churn,
+    corrected,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    euler,
+    flow_heun,
+    heun,
+    sample,
+)
+from gen_diffusion.schedule import (
+    cosine_betas,
+    ddpm,
+    exponential,
+    flow,
+    karras,
+    linear_betas,
+    vp,
+    vp_time,
+    zero_terminal_snr,
+)
 from gen_diffusion.task import DiffusionTask
 from gen_diffusion.unet import UNet
+from gen_diffusion.view import View, convert
 
 __all__ = [
     "MLP",
     "Condition",
     "Denoiser",
+    "DiT",
     "DiffusionTask",
     "GaussianMixture",
     "Preconditioned",
     "Snapshot",
     "Step",
     "UNet",
+    "Uncertainty",
+    "View",
+    "ancestral",
+    "annealed_langevin",
+    "autoguide",
     "cfg",
     "churn",
+    "clamp_linear",
+    "classifier",
+    "constant",
+    "convert",
+    "corrected",
+    "cosine",
+    "cosine_betas",
+    "ddim",
+    "ddpm",
     "denoising_loss",
+    "discrete",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
     "draw",
     "drop",
     "edm_weight",
     "euler",
+    "exponential",
+    "flow",
+    "flow_heun",
+    "from_eps",
+    "from_score",
+    "from_v",
+    "from_velocity",
+    "from_x0",
     "grid",
     "grid_mixture",
     "heun",
@@ -44,9 +118,21 @@ __all__ = [
     "interval",
     "karras",
     "keyed",
+    "linear",
+    "linear_betas",
     "log_normal",
+    "min_snr_weight",
     "moons",
+    "noised",
+    "ot_pairing",
     "rings",
     "sample",
     "swiss_roll",
+    "uniform_discrete",
+    "uniform_flow",
+    "variational_weight",
+    "view_weight",
+    "vp",
+    "vp_time",
+    "zero_terminal_snr",
 ]

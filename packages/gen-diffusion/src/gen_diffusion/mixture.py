@@ -15,9 +15,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_diffusion.denoise import column
-
-Sigma = Float[Tensor, ""] | Float[Tensor, "b"]
+from gen_diffusion.denoise import Level, column
 
 
 class GaussianMixture(nn.Module):
@@ -44,7 +42,7 @@ class GaussianMixture(nn.Module):
         self.eigenvalues = nn.Buffer(eigenvalues.clamp_min(0))  # "k d"
         self.eigenvectors = nn.Buffer(eigenvectors)  # "k d e", one in each column
 
-    def forward(self, x: Float[Tensor, "b *shape"], sigma: Sigma) -> Float[Tensor, "b *shape"]:
+    def forward(self, x: Float[Tensor, "b *shape"], sigma: Level) -> Float[Tensor, "b *shape"]:
         """E[x0 | x] = sum_k p(k | x) (m_k + S_k (S_k + sigma^2 I)^-1 (x - m_k))."""
         z, variance = self._whiten(x, sigma)
         responsibility = self._log_joint(z, variance).softmax(1)
@@ -52,9 +50,9 @@ class GaussianMixture(nn.Module):
         each = self.means + einsum(shrunk, self.eigenvectors, "b k e, k d e -> b k d")
         return einsum(responsibility, each, "b k, b k d -> b d").reshape(x.shape)
 
-    def log_prob(self, x: Float[Tensor, "b *shape"], sigma: Sigma | float = 0.0) -> Float[Tensor, "b"]:
+    def log_prob(self, x: Float[Tensor, "b *shape"], sigma: Level = 0.0) -> Float[Tensor, "b"]:
         """ln p(x; sigma) in nats."""
-        return self._log_joint(*self._whiten(x, torch.as_tensor(sigma))).logsumexp(1)
+        return self._log_joint(*self._whiten(x, sigma)).logsumexp(1)
 
     def draw(self, n: int, generator: Generator | None = None) -> tuple[Float[Tensor, "n d"], Tensor]:
         """`n` exact samples and the component that each comes from."""
@@ -68,7 +66,7 @@ class GaussianMixture(nn.Module):
         """`n` exact samples."""
         return self.draw(n, generator)[0]
 
-    def _whiten(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _whiten(self, x: Tensor, sigma: Level) -> tuple[Tensor, Tensor]:
         """Residuals along the eigenvectors of each component, "b k e", and the variances there."""
         residual = x.flatten(1)[:, None] - self.means
         z = einsum(residual, self.eigenvectors, "b k d, k d e -> b k e")
