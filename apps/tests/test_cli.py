@@ -16,8 +16,8 @@ from gen_apps.__main__ import COMMANDS, main
 from gen_core import Run
 from gen_core.testing import launch
 
-TINY = "--optim.steps 8 --optim.batch-size 8 --optim.lr 1e-3 --sampler.steps 4"
-TINY += " --network.width 8 --network.blocks 1 --network.dropout 0"
+TINY = "--optim.steps 8 --optim.batch-size 8 --optim.lr 1e-3 --sampler.steps 4 --network.width 8 --network.blocks 1"
+TINY_PICTURES = TINY + " --network.dropout 0"
 CPU = "--machine.device cpu --size 8"
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "a"
-    gen(f"diffusion train {folder} --out {path} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {path} {TINY_PICTURES} {CPU}")
     return path
 
 
@@ -58,7 +58,7 @@ def test_training_leaves_everything_a_reader_needs(run):
 
 def test_the_same_command_again_continues_the_same_run(run, folder, capsys):
     before = (run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes()
-    gen(f"diffusion train {folder} --out {run} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {run} {TINY_PICTURES} {CPU}")
     assert before == ((run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes())
     gen(f"diffusion train --resume {run} --machine.device cpu")
     assert before[0] == (run / "samples.npz").read_bytes()
@@ -104,7 +104,7 @@ def test_points_are_learned_and_drawn(tmp_path):
 
 
 def _two(folder: Path, path: Path) -> None:
-    gen(f"diffusion train {folder} --out {path} {TINY} {CPU}")
+    gen(f"diffusion train {folder} --out {path} {TINY_PICTURES} {CPU}")
 
 
 def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
@@ -128,7 +128,7 @@ def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
 )
 def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    words = f"diffusion train {folder} --out {tmp_path / 'l'} {TINY} {CPU}".split()
+    words = f"diffusion train {folder} --out {tmp_path / 'l'} {TINY_PICTURES} {CPU}".split()
     done = subprocess.run([sys.executable, "-m", *launcher, "-m", "gen_apps", *words], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "l"))
@@ -137,7 +137,7 @@ def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path):
     """A real process: exit code 130 after a checkpoint; the resumed run ends with the samples of an unbroken one."""
-    words = f"diffusion train {folder} --out {tmp_path / 'c'} {TINY} {CPU}"
+    words = f"diffusion train {folder} --out {tmp_path / 'c'} {TINY_PICTURES} {CPU}"
     slow = "import time; from gen_core import Jsonl; log = Jsonl.on_step_end\n"
     slow += "def wait(*a): log(*a); time.sleep(0.5)\nJsonl.on_step_end = wait\n"
     code = f"{slow}from gen_apps.__main__ import main; main({words.split()!r})"

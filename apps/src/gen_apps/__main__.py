@@ -10,8 +10,14 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it does)
-    "diffusion train": ("gen_apps.diffusion:train", "train a diffusion model, sample it, measure the samples, report"),
-    "diffusion sample": ("gen_apps.diffusion:sample", "draw samples of a trained run as a picture and an .npz file"),
+    "diffusion train": (
+        "gen_apps.diffusion.train:train",
+        "train a diffusion model, sample it, measure the samples, report",
+    ),
+    "diffusion sample": (
+        "gen_apps.diffusion.sample:sample",
+        "draw samples of a trained run as a picture and an .npz file",
+    ),
     "green run": ("gen_green.cli:main", "run any command and say what it cost: gen green run --grid FR -- COMMAND"),
     "green predict": ("gen_green.cli:main", "what a training will cost, from its size or its FLOPs"),
     "green compare": ("gen_green.cli:main", "two measured or predicted computations side by side"),

@@ -8,15 +8,24 @@ POINTS = {"moons": moons, "rings": rings, "grid": grid, "swiss-roll": swiss_roll
 
 
 def load(name: str, size: int) -> tuple[Arrays, Arrays]:
-    """(training half, held-out half).
+    """(training half, held-out half), every number of them finite.
 
     Args:
         size: of pictures, in pixels; 0 is 8 for digits and 32 otherwise.
 
     Raises:
-        ValueError: for an unknown set of points, or data with fewer than 24 samples.
+        ValueError: for an unknown set of points, data with fewer than 24 samples, or data that are not finite.
         FileNotFoundError: for a folder that is not there.
     """
+    train, test = _load(name, size)
+    for half in (train, test):
+        x, *_ = half[:]
+        if broken := len(x) - int(x.isfinite().flatten(1).all(1).sum()):
+            raise ValueError(f"{broken} of {len(x)} samples of {name} hold NaN or infinity; mend or drop them")
+    return train, test
+
+
+def _load(name: str, size: int) -> tuple[Arrays, Arrays]:
     if name == "digits":
         return digits("train", size or 8), digits("test", size or 8)
     kind, _, rest = name.partition(":")

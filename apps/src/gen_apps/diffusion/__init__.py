@@ -1,0 +1,1 @@
+"""`gen diffusion ...`: train a denoiser, sample it, measure it, see how it works."""

@@ -1,0 +1,127 @@
+"""The flags of `gen diffusion train`, and the run that they name."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from gen_apps.diffusion.model import Network
+from gen_apps.diffusion.objective import Objective
+from gen_apps.diffusion.samplers import Sampler
+from gen_apps.energy import Place
+from gen_core import Run
+from gen_core.config import differences, from_dict, to_dict
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How it is trained."""
+
+    steps: int = 1500
+    """Updates."""
+    batch_size: int = 64
+    """Samples per update, over all processes."""
+    lr: float = 4e-3
+    """Peak learning rate of AdamW: linear warm-up over a twentieth, then half a cosine to 0."""
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    """Largest norm of a gradient."""
+    ema: float = 0.10
+    """Width of the power-function average of weights that is sampled from, relative to the steps so far."""
+    p_drop: float = 0.1
+    """Share of labels dropped, which teaches the unconditional denoiser that guidance needs."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.p_drop <= 1:
+            raise ValueError(f"--optim.p-drop is a share, from 0 to 1, got {self.p_drop}")
+        if not self.lr > 0:
+            raise ValueError(f"--optim.lr must be positive, got {self.lr}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it runs: no part of the run's identity, which may be resumed elsewhere."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: str = "auto"
+    """auto, bf16 or fp32."""
+    micro_batch: int | None = None
+    """Samples per forward pass and process, to fit memory."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion model, sample it, measure the samples against held-out data, write a report."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
+    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
+    out: Path | None = None
+    """Directory to write; by default runs/diffusion-DATA, and a hash of the flags if any differ from the defaults.
+    The same command again continues the same run."""
+    resume: Path | None = None
+    """Continue this run with its own configuration."""
+    size: int = 0
+    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
+    seed: int = 0
+    network: Network = field(default_factory=Network)
+    objective: Objective = field(default_factory=Objective)
+    optim: Optim = field(default_factory=Optim)
+    sampler: Sampler = field(default_factory=Sampler)
+    machine: Machine = field(default_factory=Machine)
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise ValueError(f"--size is a number of pixels, or 0 for the usual one, got {self.size}")
+        self._choices()
+
+    def _choices(self) -> dict[str, Any]:
+        network = self.network.completed(self.data.startswith("points:"))
+        return {"network": network, "objective": self.objective.completed(), "sampler": self.sampler.completed()}
+
+    def completed(self) -> "Train":
+        """With the defaults of all that was left to a choice."""
+        return replace(self, **self._choices())
+
+    def identity(self) -> "Train":
+        """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
+        return replace(self.completed(), out=None, resume=None, machine=Machine(), place=Place())
+
+    def placed(self) -> tuple["Train", Path]:
+        """The configuration of the run, completed, and its directory."""
+        if self.resume is not None:
+            if self.out is not None:
+                raise ValueError(f"--resume goes on in {self.resume}; drop --out {self.out}")
+            stored = read(Run.open(self.resume))
+            if other := differences(to_dict(self.identity()), to_dict(Train().identity())):
+                raise ValueError(
+                    f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
+                )
+            return replace(stored, machine=self.machine, place=self.place), self.resume
+        if self.out is not None:
+            return self.completed(), self.out
+        name = f"diffusion-{re.sub(r'[^A-Za-z0-9]+', '-', self.data).strip('-')}"
+        wanted = to_dict(self.identity())
+        if wanted != to_dict(Train(data=self.data).identity()):
+            name += f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}"
+        return self.completed(), Path("runs") / name
+
+
+def read(run: Run) -> Train:
+    """The completed configuration of a run.
+
+    Raises:
+        ValueError: for a run of another command.
+    """
+    try:
+        return from_dict(Train, run.config()).completed()
+    except ValueError as error:
+        raise ValueError(f"{run.path} is no run of gen diffusion train: {error}") from None
