@@ -1,4 +1,4 @@
-"""Prints the values that test_sample.py compares with. Run it where k-diffusion 4601bf0 is installed.
+"""Prints values of test_peers.py and test_schedule.py. Run it where k-diffusion 4601bf0 is installed.
 
 (git+https://github.com/crowsonkb/k-diffusion at 4601bf0; this project never imports it.)
 """
@@ -15,4 +15,9 @@ if __name__ == "__main__":
     print("karras", sampling.get_sigmas_karras(5, 0.002, 80.0).tolist())
     print("euler", sampling.sample_euler(model, x, sigmas).tolist())
     print("heun", sampling.sample_heun(model, x, sigmas).tolist())
+    ones = lambda *_: torch.ones_like(x)
+    print("2m", sampling.sample_dpmpp_2m(model, x, sigmas).tolist())
+    for eta in (1.0, 0.5):
+        print("2m sde", eta, sampling.sample_dpmpp_2m_sde(model, x, sigmas, eta=eta, noise_sampler=ones).tolist())
+    print("ancestral", sampling.sample_euler_ancestral(model, x, sigmas, noise_sampler=ones).tolist())
     print("churn", sampling.sample_heun(model, x, sigmas, s_churn=1.2, s_noise=1.1, s_tmin=0.5).tolist())

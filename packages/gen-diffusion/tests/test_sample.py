@@ -6,7 +6,25 @@ from functools import partial
 import pytest
 import torch
 
-from gen_diffusion import GaussianMixture, churn, euler, heun, initial_noise, karras, keyed, sample
+from gen_diffusion import (
+    GaussianMixture,
+    ancestral,
+    annealed_langevin,
+    churn,
+    corrected,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    euler,
+    exponential,
+    flow,
+    flow_heun,
+    heun,
+    initial_noise,
+    karras,
+    keyed,
+    sample,
+)
 
 S = 0.5
 
@@ -25,7 +43,10 @@ def lattice(d=8):
     return GaussianMixture(weights, means, torch.eye(d, dtype=torch.float64).expand(25, d, d))
 
 
-@pytest.mark.parametrize(("step", "order"), [(euler, 1.0), (heun, 2.0), (churn(0.0, step=euler), 1.0)])
+ORDERS = [(euler, 1.0), (ddim(), 1.0), (heun, 2.0), (churn(0.0, step=euler), 1.0), (dpmpp_2m, 2.0), (flow_heun, 2.0)]
+
+
+@pytest.mark.parametrize(("step", "order"), ORDERS)
 def test_order_on_gaussian_data(step, order):
     """The ODE's solution is x(sigma) ~ sqrt(S^2 + sigma^2); stop before 0, where the last step is Euler by design."""
     x = torch.full((1, 1), 80.0, dtype=torch.float64)
@@ -38,13 +59,19 @@ def test_order_on_gaussian_data(step, order):
     assert math.log2(error(400) / error(800)) == pytest.approx(order, abs=0.1)
 
 
-def test_heun_is_second_order_on_the_mixture():
-    """64 points of the 25-component mixture in 8 dimensions, 80 to 0.002, against Heun with 1000 steps."""
+@pytest.fixture(scope="module")
+def curve():
+    """16 starts in 8 dimensions on the mixture, and where the ODE takes them from 80 to 0.002 (Heun, 1000 steps)."""
     mixture, sigmas = lattice(), partial(karras, sigma_min=0.002, sigma_max=80.0)
-    x = 80 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 80 * torch.randn(16, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     reference = sample(mixture, x, sigmas(1000)[:-1])
-    error = [(sample(mixture, x, sigmas(n)[:-1]) - reference).abs().mean() for n in (80, 160)]
-    assert math.log2(error[0] / error[1]) >= 1.9
+    return lambda step, n: (sample(mixture, x, sigmas(n)[:-1], step) - reference).abs().mean().item()
+
+
+@pytest.mark.parametrize("step", [heun, dpmpp_2m, flow_heun], ids=["heun", "dpmpp_2m", "flow_heun"])
+def test_second_order_on_the_mixture(curve, step):
+    """Halving the steps divides the error by four; Euler's is not yet at its own order there."""
+    assert math.log2(curve(step, 80) / curve(step, 160)) >= 1.9
 
 
 def test_no_correction_at_zero():
@@ -105,25 +132,24 @@ def test_churn_refuses_a_negative_amount():
         churn(-1.0)
 
 
-@pytest.mark.parametrize(
-    ("step", "golden"),
-    [
-        (euler, [0.6242568933936853, -0.42022175744120877, 0.06154514511461927]),
-        (heun, [0.3915353445916842, -0.33358946217294017, 0.06120629074330598]),
-        (churn(1.2, 1.1, s_min=0.5), [0.21477497521171485, 0.26309608060798584, 0.23477576200222167]),
-    ],
-    ids=["euler", "heun", "churn"],
-)
-def test_steps_are_those_of_k_diffusion(step, golden, monkeypatch):
-    """sample_euler and sample_heun of k-diffusion 4601bf0, printed by k_diffusion_golden.py; noise is all ones."""
-    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
-    sigmas = torch.tensor([80.0, 10.0, 1.0, 0.1, 0.0], dtype=torch.float64)
-    x = torch.tensor([[80.0, -40.0, 5.0]], dtype=torch.float64)
-    ours = sample(lambda x, sigma: torch.tanh(x / (1 + sigma)), x, sigmas, step)
-    assert ours[0].tolist() == pytest.approx(golden, abs=1e-12)
+STEPS = {
+    "euler": euler,
+    "heun": heun,
+    "flow_heun": flow_heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde(),
+    "ddim": ddim(0.6),
+    "ancestral": ancestral(),
+    "ancestral large": ancestral("large"),
+    "churn": churn(20.0),
+    "churn 2m": churn(20.0, step=dpmpp_2m),
+    "corrected": corrected(),
+    "corrected heun": corrected(heun, n=2),
+    "langevin": annealed_langevin(n=2),
+}
 
 
-@pytest.mark.parametrize("step", [euler, heun, churn(20.0), churn(20.0, step=euler)])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_batch_is_its_samples(step):
     """A batch of 8 equals 8 batches of 1, equal in size to the width too, with fresh noise in the steps."""
     mixture, sigmas, indices = lattice(), karras(6), range(100, 108)
@@ -164,3 +190,154 @@ def test_sampling_the_mixture_reaches_every_mode():
     assert (share - mixture.log_weights.exp()).abs().sum() / 2 < 0.04
     gap = mixture.log_prob(mixture.sample(4000, torch.Generator().manual_seed(1))).mean() - mixture.log_prob(x).mean()
     assert abs(gap) < 0.1
+
+
+STOCHASTIC = {
+    "ancestral": (ancestral(), 0.02),
+    "ddim": (ddim(0.6), 0.01),
+    "dpmpp_2m_sde": (dpmpp_2m_sde(), 0.003),
+    "dpmpp_2m_sde half": (dpmpp_2m_sde(0.5), 0.003),
+    "churn 2m": (churn(20.0, step=dpmpp_2m), 0.03),
+}
+
+
+def linear_variance(step, sigmas):
+    """The exact variance of a linear sampler at the end, each draw of noise carried by a row of its own."""
+    draws = len(sigmas) - 1
+    x, last, used = torch.zeros(draws + 1, 1, dtype=torch.float64), [None], [0]
+    x[0] = (S**2 + sigmas[0] ** 2).sqrt()
+
+    def unit(like):
+        used[0] += 1
+        out = torch.zeros_like(like)
+        out[used[0]] = 1
+        return out
+
+    x = sample(gaussian, x, sigmas, lambda *a, **k: step(*a, **{**k, "randn_like": unit}))
+    assert used[0] <= draws and last
+    return x.square().sum().item()
+
+
+@pytest.mark.parametrize(("step", "tolerance"), STOCHASTIC.values(), ids=STOCHASTIC)
+def test_reverse_processes_keep_the_variance_of_gaussian_data(step, tolerance):
+    """Noise added and taken away balance: an exact recursion, with no random number in it."""
+    assert linear_variance(step, karras(800)) == pytest.approx(S**2, rel=tolerance)
+
+
+def test_the_order_of_the_stochastic_solver():
+    """The variance of dpmpp_2m_sde approaches the truth as 1 / n^2, that of ancestral sampling as 1 / n."""
+    error = lambda step, n: abs(linear_variance(step, karras(n)[:-1]) - (S**2 + 0.002**2))
+    assert math.log2(error(dpmpp_2m_sde(), 200) / error(dpmpp_2m_sde(), 400)) == pytest.approx(2.0, abs=0.2)
+    assert math.log2(error(ancestral(), 200) / error(ancestral(), 400)) == pytest.approx(1.0, abs=0.2)
+
+
+def test_ancestral_is_ddim_with_eta_1():
+    """... and the Bayes posterior of the forward process: x' ~ q(x' | x, x0) for one sample by hand."""
+    x, one = torch.full((1, 1), 3.0, dtype=torch.float64), torch.ones_like
+    levels = torch.tensor([2.0, 0.5], dtype=torch.float64)
+    a, _ = ancestral()(gaussian, x, *levels, randn_like=one)
+    b, _ = ddim(1.0)(gaussian, x, *levels, randn_like=one)
+    torch.testing.assert_close(a, b)
+    x0 = gaussian(x, levels[0])
+    precision = 1 / 0.5**2 + 1 / (2.0**2 - 0.5**2)  # of x' given x0 and x
+    mean = (x0 / 0.5**2 + x / (2.0**2 - 0.5**2)) / precision
+    torch.testing.assert_close(a, mean + precision**-0.5)
+
+
+def test_large_variance_is_beta():
+    """In the variance-preserving scale the fresh noise of a step has variance beta_t, or that of q(x' | x, x0)."""
+    x, zero = torch.zeros(1, 1, dtype=torch.float64), torch.zeros_like
+    sigma, sigma_next = torch.tensor([2.0, 1.9], dtype=torch.float64)
+    beta = 1 - (1 + sigma_next**2) / (1 + sigma**2)
+    small = (1 - 1 / (1 + sigma_next**2)) / (1 - 1 / (1 + sigma**2)) * beta
+    for variance, expected in (("small", small), ("large", beta)):
+        noisy, _ = ancestral(variance)(gaussian, x, sigma, sigma_next, randn_like=torch.ones_like)
+        still, _ = ancestral(variance)(gaussian, x, sigma, sigma_next, randn_like=zero)
+        assert ((noisy - still) ** 2 / (1 + sigma_next**2)).item() == pytest.approx(expected.item())
+
+
+def test_langevin_moves_leave_the_right_variance():
+    """At one level for ever the moves x + (a/2) score + sqrt(a) z settle at (S^2 + sigma^2) / (1 - b / 4), exactly.
+
+    x is multiplied by 1 - b / 2 with b = step_size sigma^2 / (S^2 + sigma^2) in each move.
+    """
+    level, step = torch.tensor(1.0, dtype=torch.float64), annealed_langevin(0.4, n=1)
+    total = S**2 + 1.0
+    b = 0.4 / total
+    x = torch.full((1, 1), math.sqrt(total / (1 - b / 4)), dtype=torch.float64)
+    moved, _ = step(gaussian, x, level, level / 2, randn_like=torch.zeros_like)
+    fresh, _ = step(gaussian, torch.zeros_like(x), level, level / 2, randn_like=torch.ones_like)
+    assert (moved**2 + fresh**2).item() == pytest.approx((x**2).item())
+
+
+def test_annealed_langevin_reaches_the_mixture():
+    """Too few moves at a level leave the cloud too wide (0.6 nats with 5 of them); twice the noise would cost a nat."""
+    mixture, g = lattice(2), torch.Generator().manual_seed(0)
+    x = 40 * torch.randn(1000, 2, generator=g).double()
+    x = sample(mixture, x, exponential(30, 0.1, 40.0), annealed_langevin(0.2, 25), generator=g)
+    gap = mixture.log_prob(mixture.sample(1000, g)).mean() - mixture.log_prob(x).mean()
+    assert abs(gap) < 0.2
+
+
+def test_correction_moves_towards_the_level():
+    """Too narrow at a level, Langevin moves widen the cloud to (S^2 + sigma^2) / (1 - snr^2), in high dimension."""
+    g = torch.Generator().manual_seed(0)
+    x = 0.5 * torch.randn(100, 500, generator=g, dtype=torch.float64)
+    stay = lambda denoise, x, sigma, sigma_next, **_: (x, x)
+    levels = torch.tensor([1.1, 1.0], dtype=torch.float64)
+    wide = sample(gaussian, x, levels, corrected(stay, snr=0.3, n=60), generator=g)
+    assert wide.square().mean().item() == pytest.approx((S**2 + 1) / (1 - 0.3**2), rel=0.02)
+
+
+@pytest.mark.parametrize("step", [euler, heun, flow_heun, dpmpp_2m, dpmpp_2m_sde(), ddim(0.5), ancestral(), churn(9.0)])
+def test_sampling_from_infinity(step):
+    """At an infinite level x is the noise itself, and E[x0 | x] the mean: 60 steps give the variance of the data."""
+
+    def exact(x, sigma):
+        return torch.zeros_like(x) if sigma == math.inf else gaussian(x, sigma)
+
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(20_000, 1, generator=g, dtype=torch.float64)
+    x = sample(exact, noise, flow(60), step, generator=g)
+    assert x.std().item() == pytest.approx(S, rel=0.07)
+
+
+def test_flow_heun_is_heun_on_the_straight_path():
+    """x_t + (t' - t) (u + u') / 2 by hand, from t = 1."""
+    velocity = lambda x_t, t: (x_t - (1 - t) * x0(x_t, t)) / t - x0(x_t, t)
+    x0 = lambda x_t, t: torch.zeros_like(x_t) if t == 1 else gaussian(x_t / (1 - t), torch.tensor(t / (1 - t)))
+    x = start = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t, t_next in ((1.0, 0.75), (0.75, 0.5), (0.5, 0.25)):
+        u = velocity(x, t)
+        euler_step = x + (t_next - t) * u
+        x = x + (t_next - t) * (u + velocity(euler_step, t_next)) / 2
+    exact = lambda x, sigma: torch.zeros_like(x) if sigma == math.inf else gaussian(x, sigma)
+    ours = sample(exact, start, flow(4)[:-1], flow_heun)
+    torch.testing.assert_close(ours * 0.75, x)
+
+
+@pytest.mark.parametrize(
+    "sigmas", [[1.0], [1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [2.0, 1.0, -1.0], [float("nan"), 1.0, 0.0]]
+)
+def test_levels_that_do_not_decrease_are_refused(sigmas):
+    with pytest.raises(ValueError, match="must decrease"):
+        sample(gaussian, torch.ones(1, 1), torch.tensor(sigmas))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ddim(1.5), "from 0 to 1"),
+        (lambda: dpmpp_2m_sde(-1.0), "cannot be negative"),
+        (lambda: corrected(snr=0.0), "snr > 0"),
+        (lambda: annealed_langevin(5.0), r"\(0, 4\)"),
+    ],
+)
+def test_bad_amounts_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_langevin_refuses_to_begin_at_infinity():
+    with pytest.raises(ValueError, match="finite noise level"):
+        sample(gaussian, torch.ones(1, 1), flow(4), annealed_langevin())

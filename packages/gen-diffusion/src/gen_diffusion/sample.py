@@ -221,7 +221,8 @@ def churn(
         s_churn: total amount; a step raises sigma by the factor `1 + min(s_churn / steps, sqrt(2) - 1)`. 0 is `step`.
         s_noise: multiplies the fresh noise; slightly above 1 repairs detail that an imperfect denoiser removes.
         s_min, s_max: only finite levels in this closed range are raised.
-        step: how to move on from the raised level.
+        step: how to move on from the raised level. What the step before saw was at another level than the one it left
+            from, so multistep methods are told nothing of it and are of first order here.
 
     Raises:
         ValueError: if `s_churn` is negative.
@@ -238,7 +239,9 @@ def churn(
             sigma_hat = sigma + gamma * sigma
             x = x + (sigma_hat**2 - sigma**2).sqrt() * s_noise * randn_like(x)
             sigma = sigma_hat
-        return step(denoise, x, sigma, sigma_next, steps=steps, randn_like=randn_like, **context)
+        return step(
+            denoise, x, sigma, sigma_next, **{**context, "steps": steps, "randn_like": randn_like, "last": None}
+        )
 
     return churned
 

@@ -99,15 +99,13 @@ def ddpm(
     n: int,
     alphas_cumprod: Float[Tensor, "t"],
     spacing: Literal["trailing", "leading", "linspace"] = "trailing",
-    end: Literal["data", "first"] = "data",
 ) -> Levels:
-    """The levels of `n` of the T discrete times; with n = T all of them.
+    """The levels of `n` of the T discrete times, with n = T all of them, then 0.
 
     Args:
         alphas_cumprod: products of (1 - beta), decreasing; 0 at the end is the level infinity.
         spacing: "trailing" takes T - 1 and every T / n-th before it ([Lin24] section 3.3), "leading" the multiples of
             T // n, which never visit the last time, "linspace" from T - 1 to 0.
-        end: the last level: 0, or that of the first time, which leaves its noise in the sample.
 
     Raises:
         ValueError: unless 1 <= n <= T.
@@ -121,8 +119,7 @@ def ddpm(
         times = torch.arange(n).flip(0) * (T // n)
     else:
         times = torch.linspace(T - 1, 0, n, dtype=torch.float64).round().long()
-    sigmas = (1 / alphas_cumprod.double() - 1).sqrt()
-    return torch.cat([sigmas[times], torch.zeros(1, dtype=torch.float64) if end == "data" else sigmas[:1]])
+    return _then_zero((1 / alphas_cumprod.double().cpu() - 1).sqrt()[times])
 
 
 def linear_betas(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> Float[Tensor, "t"]:
