@@ -43,9 +43,10 @@ class GaussianMixture(nn.Module):
         self.eigenvectors = nn.Buffer(eigenvectors)  # "k d e", one in each column
 
     def forward(self, x: Float[Tensor, "b *shape"], sigma: Level) -> Float[Tensor, "b *shape"]:
-        """E[x0 | x] = sum_k p(k | x) (m_k + S_k (S_k + sigma^2 I)^-1 (x - m_k))."""
+        """E[x0 | x] = sum_k p(k | x) (m_k + S_k (S_k + sigma^2 I)^-1 (x - m_k)); the mean at sigma = infinity."""
         z, variance = self._whiten(x, sigma)
-        responsibility = self._log_joint(z, variance).softmax(1)
+        blind = variance[..., 0].isinf()
+        responsibility = torch.where(blind, self.log_weights, self._log_joint(z, variance)).softmax(1)
         shrunk = z * self.eigenvalues / variance
         each = self.means + einsum(shrunk, self.eigenvectors, "b k e, k d e -> b k d")
         return einsum(responsibility, each, "b k, b k d -> b d").reshape(x.shape)
