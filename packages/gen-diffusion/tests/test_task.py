@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from gen_diffusion import MLP, DiffusionTask, Preconditioned, UNet, grid, grid_mixture, moons
+from gen_diffusion import (
+    MLP,
+    DiffusionTask,
+    Preconditioned,
+    Uncertainty,
+    UNet,
+    grid,
+    grid_mixture,
+    moons,
+    ot_pairing,
+)
 
 
 class FakeTrainer:
@@ -151,3 +161,71 @@ def test_training_approaches_the_exact_denoiser():
     cost = lambda a, b: (weight * (a - b) ** 2).mean().item()
     assert cost(trained, exact) < 0.06
     assert cost(trained, x) == pytest.approx(cost(exact, x) + cost(trained, exact), rel=0.02)  # Pythagoras
+
+
+def test_every_condition_of_a_sample_is_dropped_together():
+    """Label, tokens and picture: a sample has all of them or none, and parts without a name are ignored."""
+    seen = {}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, c_noise, **cond):
+            seen.update(cond)
+            return self.gain * x
+
+    conditions = {"label": 7, "text": 0, "dense": 0}
+    task = DiffusionTask(Preconditioned(Net()), conditions=conditions, p_drop=0.5)
+    batch = (torch.randn(64, 2), torch.ones(64).long(), torch.full((64, 64), 3), torch.ones(64, 1, 2, 2), "ignored")
+    task.step(batch, FakeTrainer(task))
+    dropped = seen["label"] == 7
+    assert 10 < dropped.sum() < 54
+    assert torch.equal(dropped, (seen["text"] == 0).all(1)) and torch.equal(~dropped, (seen["text"] == 3).all(1))
+    assert torch.equal(dropped, (seen["dense"] == 0).flatten(1).all(1))
+    with pytest.raises(ValueError, match=r"lacks conditions: .*'dense'"):
+        task.evaluate(batch[:2])
+
+
+def test_pairing_looks_at_the_global_batch():
+    """Each process keeps its own rows of the noise that all of them paired."""
+    batches, whole = [], (torch.randn(8, 2), torch.randn(8, 2))
+
+    class Rank(FakeTrainer):
+        def __init__(self, task, rank):
+            super().__init__(task)
+            self.rank, self.given = rank, iter(whole)
+
+        def randn_like(self, x):
+            return whole[1][self.rank * 4 : self.rank * 4 + 4]
+
+        def gather(self, x):
+            return next(self.given)
+
+    task = DiffusionTask(Preconditioned(MLP(2)), pairing=ot_pairing)
+    for rank in (0, 1):
+        trainer = Rank(task, rank)
+        task.step(whole[0][rank * 4 : rank * 4 + 4], trainer)
+        batches.append(trainer.batch[2])
+    assert torch.equal(torch.cat(batches), ot_pairing(*whole))
+
+
+def test_latent_door():
+    """The denoiser is trained on what `encode` gives; the encoder's weights are none of the task's."""
+    encoder = nn.Linear(4, 2)
+    task = DiffusionTask(Preconditioned(MLP(2)), encode=encoder)
+    trainer = FakeTrainer(task)
+    x = torch.randn(5, 4)
+    task.step(x, trainer)
+    assert torch.equal(trainer.batch[0], encoder(x)) and not trainer.batch[0].requires_grad
+    assert not any("encode" in name for name in task.state_dict())
+
+
+def test_uncertainty_is_trained_beside_the_network():
+    task = DiffusionTask(Preconditioned(MLP(2)), uncertainty=Uncertainty())
+    trainer, before = FakeTrainer(task), task.uncertainty.linear.weight.clone()
+    for _ in range(2):
+        task.step(torch.randn(16, 2), trainer)
+    assert not torch.equal(task.uncertainty.linear.weight, before)
+    assert task.evaluate(torch.randn(3, 2))["loss"].shape == (3,)
