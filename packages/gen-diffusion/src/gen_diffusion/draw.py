@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gen_diffusion.denoise import Denoiser
+from gen_diffusion.denoise import Denoiser, noised
 from gen_diffusion.noise import initial_noise, keyed
 from gen_diffusion.sample import Step, heun, sample
 
@@ -43,7 +43,8 @@ def draw(
     done = []
     for i in range(0, len(indices), batch):
         part = indices[i : i + batch]
-        x = (initial_noise(part, shape, seed) * sigmas[0].float()).to(device)
+        noise = initial_noise(part, shape, seed)
+        x = noised(torch.zeros_like(noise), sigmas[0], noise).to(device)
         conditions: dict[str, Any] = {name: value[i : i + batch].to(device) for name, value in cond.items()}
         done.append(sample(denoiser, x, sigmas, step, generator=keyed(seed, part), **conditions).cpu())
         if progress is not None:
