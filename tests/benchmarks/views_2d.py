@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 
+import numpy as np
 import torch
 
 from gen_diffusion import MLP, DiffusionTask, GaussianMixture, Preconditioned, edm_weight, karras, log_normal, sample
@@ -24,7 +25,7 @@ STEPS, BATCH = 4000, 1024
 def mixture() -> GaussianMixture:
     """The 25 components at multiples of 8 in the plane, of uneven weight, divided by 12."""
     side = torch.arange(-2.0, 3.0) * 8 / 12
-    weights = torch.randn(25, generator=torch.Generator().manual_seed(0)).square()
+    weights = torch.from_numpy(np.random.default_rng(0).standard_normal(25)).float().square()
     return GaussianMixture(weights, torch.cartesian_prod(side, side), torch.eye(2).expand(25, 2, 2) / 144)
 
 
