@@ -24,7 +24,7 @@ SILENT = {0x200D, 0xFE0F, 0xE007F}  # joiner, "as a picture", end of a sequence
 # The first rule that holds decides: ranges of the code point, or a pattern in its name.
 GROUPS = [
     ("flags", [(0x1F1E6, 0x1F1FF), (0x1F3F3, 0x1F3F4)], r"FLAG"),
-    ("hearts", [(0x1F493, 0x1F49F)], r"HEART$|HEART SUIT"),
+    ("hearts", [(0x1F493, 0x1F49F)], r"(?<!WITH )HEART$|HEART SUIT"),
     ("clocks", [(0x1F550, 0x1F567)], r"CLOCK FACE"),
     ("people", [(0x1F440, 0x1F478), (0x1F481, 0x1F487)], r"GESTURE|FACE (PALM|MASSAGE)|PERSON|NINJA|BABY ANGEL"),
     ("sky", [(0x1F310, 0x1F32C), (0x2600, 0x2604)], r"MOON|^SUN|CLOUD|STAR$|RAIN|SNOW"),
