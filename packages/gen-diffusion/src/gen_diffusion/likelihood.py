@@ -74,7 +74,10 @@ def log_likelihood(
     levels = sigmas.to("cpu", torch.float64)
     levels = levels[: -1 if levels[-1] == 0 else None].flip(0)
     if len(levels) < 2 or levels[0] <= 0 or not (levels[1:] > levels[:-1]).all():
-        raise ValueError(f"the likelihood needs two or more decreasing levels above 0, got {sigmas.tolist()}")
+        raise ValueError(
+            f"the likelihood needs two or more decreasing levels above 0, got {len(sigmas)} from {sigmas[0]:.3g} "
+            f"to {sigmas[-1]:.3g}"
+        )
     if probes is not None and probes < 1:
         raise ValueError(f"probes must be at least 1, got {probes}; None takes the exact trace")
     d, flow, finite = x[0].numel(), bool(levels[-1].isinf()), levels.isfinite()
