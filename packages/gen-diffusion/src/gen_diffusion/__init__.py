@@ -7,6 +7,7 @@ x0 = sample(cfg(denoiser, 1.5), x, sigmas, heun, label=torch.arange(16) % 10)
 """
 
 from gen_diffusion.adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
+from gen_diffusion.bound import elbo, optimal_variance, posterior_error
 from gen_diffusion.condition import Condition
 from gen_diffusion.denoise import Denoiser, Preconditioned, noised
 from gen_diffusion.dit import DiT
@@ -22,6 +23,7 @@ from gen_diffusion.guide import (
     interval,
     linear,
 )
+from gen_diffusion.likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood
 from gen_diffusion.loss import (
     Uncertainty,
     denoising_loss,
@@ -75,6 +77,7 @@ __all__ = [
     "DiT",
     "DiffusionTask",
     "GaussianMixture",
+    "LogLikelihood",
     "Preconditioned",
     "Snapshot",
     "Step",
@@ -84,6 +87,7 @@ __all__ = [
     "ancestral",
     "annealed_langevin",
     "autoguide",
+    "bits_per_dim",
     "cfg",
     "churn",
     "clamp_linear",
@@ -96,12 +100,14 @@ __all__ = [
     "ddim",
     "ddpm",
     "denoising_loss",
+    "dequantise",
     "discrete",
     "dpmpp_2m",
     "dpmpp_2m_sde",
     "draw",
     "drop",
     "edm_weight",
+    "elbo",
     "euler",
     "exponential",
     "flow",
@@ -120,11 +126,14 @@ __all__ = [
     "keyed",
     "linear",
     "linear_betas",
+    "log_likelihood",
     "log_normal",
     "min_snr_weight",
     "moons",
     "noised",
+    "optimal_variance",
     "ot_pairing",
+    "posterior_error",
     "rings",
     "sample",
     "swiss_roll",
