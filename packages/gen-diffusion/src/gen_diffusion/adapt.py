@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gen_diffusion.denoise import Level, column
-from gen_diffusion.view import View, convert
+from gen_diffusion.view import View, coefficients
 
 Time = Callable[[Tensor], Tensor]  # noise levels (b,) -> what the network calls its time
 
@@ -52,9 +52,10 @@ class Adapted(nn.Module):
     def forward(self, x: Float[Tensor, "b *shape"], sigma: Level, **cond: Any) -> Float[Tensor, "b *shape"]:
         s = column(sigma, x)
         norm = {"vp": torch.hypot(s, torch.ones_like(s)), "flow": 1 + s, "ve": torch.ones_like(s)}[self.scale]
-        state = torch.where(s.isinf(), x, x / norm)
+        state = x / torch.where(s.isinf(), 1.0, norm)
         value = self.net(state, self.time(s.flatten().expand(len(x))), **cond).to(x.dtype)
-        return convert(self.sign * value, x, sigma, self.view, "x0")
+        c_skip, c_out = coefficients(self.view, s)
+        return c_skip * x + self.sign * c_out * value
 
 
 def from_x0(net: Callable[..., Tensor], time: Time) -> Adapted:
