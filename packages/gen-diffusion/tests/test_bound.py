@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from gen_diffusion import GaussianMixture, keyed
-from gen_diffusion.bound import elbo, optimal_variance, posterior_error
+from gen_diffusion.bound import _times, elbo, optimal_variance, posterior_error
 from gen_diffusion.schedule import linear_betas, zero_terminal_snr
 
 DOUBLE = torch.float64
@@ -103,19 +103,13 @@ def test_a_random_part_of_the_steps_is_unbiased():
     assert draws.var().item() == pytest.approx(part.var().item() / 4, rel=0.2)
 
 
-def test_every_step_is_equally_likely():
-    """All levels but the first appear with frequency steps / (T - 1), the first always."""
-    a, seen = chain(20), []
-
-    def denoiser(x, sigma):
-        seen.append(sigma)
-        return x
-
-    elbo(denoiser, torch.zeros(5000, 1, dtype=DOUBLE), a, "large", steps=5, generator=torch.Generator().manual_seed(0))
-    levels = (1 / a - 1).sqrt()
-    count = (torch.cat(seen)[:, None] == levels).sum(0)
-    assert count[0] == 5000 and count.sum() == 6 * 5000
-    torch.testing.assert_close(count[1:] / 5000, torch.full((19,), 5 / 19), atol=0.03, rtol=0)
+def test_every_step_is_counted_once():
+    """The mean weight with which a time is evaluated is 1, and the first time is always there."""
+    g, size = torch.Generator().manual_seed(0), torch.rand(20, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    t, weight = _times(size, 5, 2, 20000, g)
+    assert t.shape == (20000, 12) and ((t == 0).sum(1) == 2).all()
+    mean = torch.zeros(20, dtype=DOUBLE).index_add(0, t.flatten(), weight.flatten()) / 20000
+    torch.testing.assert_close(mean, torch.ones_like(mean), atol=0.03, rtol=0)
 
 
 def test_a_sample_is_independent_of_the_batch():

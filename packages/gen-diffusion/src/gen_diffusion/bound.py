@@ -1,8 +1,8 @@
 """A lower bound of ln p(x) from the discrete chain of a variance-preserving diffusion.
 
     alphas_cumprod = (1 - linear_betas()).cumprod(0)
-    nats = elbo(denoiser, x, alphas_cumprod)                         # one per sample, from all 1000 steps
-    nats = elbo(denoiser, x, alphas_cumprod, "large", steps=50)      # the same on average for these variances
+    nats = elbo(denoiser, x, alphas_cumprod, "large")                # one per sample, from all 1000 steps
+    nats = elbo(denoiser, x, alphas_cumprod, "large", steps=100)     # the same on average, from a random part of them
 
 The chain starts from N(0, I) at time T and ends in a density of x_0 = x itself. With a = `alphas_cumprod` its state is
 x_t = sqrt(a_t) x0 + sqrt(1 - a_t) n; the denoiser sees x_t / sqrt(a_t), which is at level sqrt(1 / a_t - 1).
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gen_diffusion.denoise import Denoiser, noised
@@ -50,7 +50,7 @@ def elbo(
             second run over all steps. A bound that owes nothing to the data that it judges takes a tensor, such as
             `optimal_variance(alphas_cumprod, posterior_error(denoiser, training_data, sigmas))`.
         steps: None evaluates the denoiser at every t; otherwise at t = 1 and at this many others for each sample, one
-            drawn from each of as many equal strata.
+            drawn from each of as many strata, those with large terms more often.
         draws: of the noise (and of the strata), averaged.
         batch: rows in one call of the denoiser, which bounds the memory.
         generator: one, or one per sample, which makes a sample's result independent of the others.
@@ -76,9 +76,10 @@ def elbo(
         raise ValueError(f"need {T} positive reverse variances, got {len(v)} from {v.min():.3g} to {v.max():.3g}")
     ratio = posterior[1:] / v[1:]
     constant = (ratio - 1 - ratio.log()).sum() + (2 * math.pi * v[0]).log() - a[-1] - torch.log1p(-a[-1])
-    t, weight = _times(T, steps, draws, len(x), generator)
+    slope = coefficient**2 / v
+    t, weight = _times(slope * (1 - a), steps, draws, len(x), generator)
     error = _squared_errors(denoiser, x, sigmas[t], batch, generator, cond)
-    distance = (error * (weight * coefficient[t] ** 2 / v[t]).to(error)).sum(1)
+    distance = (error * (weight * slope[t]).to(error)).sum(1)
     return -(a[-1].item() * x.square().flatten(1).sum(1) + d * constant.item() + distance) / 2
 
 
@@ -123,16 +124,24 @@ def _posterior(a: Float[Tensor, "t"]) -> tuple[Float[Tensor, "t"], Float[Tensor,
     return beta, before.sqrt() * beta / (1 - a), (1 - before) * beta / (1 - a)
 
 
-def _times(T: int, steps: int | None, draws: int, b: int, generator: Generators) -> tuple[Tensor, Tensor]:
-    """Indices of the times to evaluate for each sample, "b n", and the weight of each, "n"."""
+def _times(
+    size: Float[Tensor, "t"], steps: int | None, draws: int, b: int, generator: Generators
+) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """The times (from 0) to evaluate for each sample, and the weights that make their sum that over all times.
+
+    Half of the probability is even over time, half follows `size`, the terms as they are for data of unit variance.
+    """
+    T = len(size)
     if steps is None:
-        return torch.arange(T).repeat(b, draws), torch.full((T * draws,), 1 / draws, dtype=torch.float64)
+        return torch.arange(T).repeat(b, draws), size.new_full((b, T * draws), 1 / draws)
     if not 1 <= steps < T:
         raise ValueError(f"steps must be from 1 to T - 1 = {T - 1}, got {steps}; None takes all T")
-    u = torch.special.ndtr(randn_like(torch.empty(b, draws, steps, dtype=torch.float64), generator))
-    t = 1 + ((torch.arange(steps) + u) * (T - 1) / steps).long().clamp(max=T - 2)
-    t = torch.cat([torch.zeros(b, draws, 1, dtype=torch.long), t], 2).flatten(1)
-    return t, torch.tensor([1.0] + [(T - 1) / steps] * steps, dtype=torch.float64).repeat(draws) / draws
+    q = (size[1:] / size[1:].sum() + 1 / (T - 1)) / 2
+    u = torch.special.ndtr(randn_like(size.new_empty(b, draws, steps), generator))
+    index = torch.searchsorted(q.cumsum(0), (torch.arange(steps) + u) / steps).clamp(max=T - 2)
+    t = torch.cat([index.new_zeros(b, draws, 1), 1 + index], 2)
+    weight = torch.cat([q.new_ones(b, draws, 1), 1 / (steps * q[index])], 2)
+    return t.flatten(1), weight.flatten(1) / draws
 
 
 def _squared_errors(
