@@ -55,6 +55,7 @@ from gen_diffusion.sample import (
     heun,
     sample,
 )
+from gen_diffusion.scenes import Scene, draw_scenes
 from gen_diffusion.schedule import (
     cosine_betas,
     ddpm,
@@ -67,11 +68,14 @@ from gen_diffusion.schedule import (
     zero_terminal_snr,
 )
 from gen_diffusion.task import DiffusionTask
+from gen_diffusion.text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
 from gen_diffusion.unet import UNet
 from gen_diffusion.view import View, convert
 
 __all__ = [
     "MLP",
+    "BytePairs",
+    "Characters",
     "Condition",
     "Denoiser",
     "DiT",
@@ -79,11 +83,15 @@ __all__ = [
     "GaussianMixture",
     "LogLikelihood",
     "Preconditioned",
+    "Scene",
     "Snapshot",
     "Step",
+    "TextEncoder",
+    "Texted",
     "UNet",
     "Uncertainty",
     "View",
+    "Words",
     "ancestral",
     "annealed_langevin",
     "autoguide",
@@ -105,9 +113,11 @@ __all__ = [
     "dpmpp_2m",
     "dpmpp_2m_sde",
     "draw",
+    "draw_scenes",
     "drop",
     "edm_weight",
     "elbo",
+    "embed_captions",
     "euler",
     "exponential",
     "flow",
@@ -137,6 +147,7 @@ __all__ = [
     "rings",
     "sample",
     "swiss_roll",
+    "tokenise",
     "uniform_discrete",
     "uniform_flow",
     "variational_weight",

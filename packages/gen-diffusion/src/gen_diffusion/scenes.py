@@ -176,6 +176,8 @@ def find(picture: Float[Tensor, "3 size size"]) -> list[Found]:
     rows, columns = torch.meshgrid(*[torch.arange(size) + 0.5] * 2, indexing="ij")
     found = []
     for index, colour in enumerate(COLOURS, 1):
+        if not (nearest == index).any():
+            continue
         groups, count = ndimage.label((nearest == index).numpy())  # pyright: ignore[reportGeneralTypeIssues]
         for number in range(1, count + 1):
             group = groups == number

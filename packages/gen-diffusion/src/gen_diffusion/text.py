@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -101,6 +102,7 @@ class BytePairs:
         """At most `size` ids, of which 256 are bytes and one is padding."""
         if size < 257:
             raise ValueError(f"byte pairs need a size of at least 257 (256 bytes and padding), got {size}")
+        _needs_tokenizers()
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         tokenizer: Any = Tokenizer(models.BPE())
@@ -117,6 +119,7 @@ class BytePairs:
 
     @cached_property
     def _tokenizer(self) -> Any:
+        _needs_tokenizers()
         from tokenizers import Tokenizer
 
         return Tokenizer.from_str(self.json)
@@ -223,6 +226,11 @@ def embed_captions(captions: Sequence[str], embed: Callable[[str], Tensor]) -> C
     lengths = torch.tensor([len(row) for row in tokens], device=known[0].device)
     context = pad_sequence(tokens, batch_first=True)
     return context, torch.arange(context.shape[1], device=lengths.device) < lengths[:, None]
+
+
+def _needs_tokenizers() -> None:
+    if find_spec("tokenizers") is None:
+        raise ImportError("byte pairs need tokenizers: pip install 'gen-diffusion[text]'")
 
 
 def _split(text: str) -> list[str]:
