@@ -14,10 +14,16 @@ COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it doe
         "gen_apps.diffusion.train:train",
         "train a diffusion model, sample it, measure the samples, report",
     ),
+    "diffusion learn2d": (
+        "gen_apps.diffusion.learn2d:learn2d",
+        "train on 2-D points in a minute, and explain diffusion on a page",
+    ),
     "diffusion sample": (
         "gen_apps.diffusion.sample:sample",
         "draw samples of a trained run as a picture and an .npz file",
     ),
+    "trajectory train": ("gen_apps.trajectory.train:train", "train a model of camera trajectories by captions, report"),
+    "trajectory sample": ("gen_apps.trajectory.sample:sample", "draw camera trajectories that do what a prompt says"),
     "green run": ("gen_green.cli:main", "run any command and say what it cost: gen green run --grid FR -- COMMAND"),
     "green predict": ("gen_green.cli:main", "what a training will cost, from its size or its FLOPs"),
     "green compare": ("gen_green.cli:main", "two measured or predicted computations side by side"),

@@ -12,6 +12,7 @@ import tyro
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.diffusion.trained import Trained
 from gen_apps.energy import Place, metered
+from gen_apps.options import given
 from gen_core import pictures
 from gen_core.callbacks import bar
 
@@ -42,6 +43,8 @@ class Sample:
     def __post_init__(self):
         if self.n < 1:
             raise ValueError(f"--n must be at least 1 sample, got {self.n}")
+        if self.batch < 1:
+            raise ValueError(f"--batch must be at least 1 sample, got {self.batch}")
 
 
 def sample(config: Sample) -> None:
@@ -50,7 +53,7 @@ def sample(config: Sample) -> None:
     if config.label is not None and not 0 <= config.label < model.classes:
         classes = f"0..{model.classes - 1}" if model.classes else "which has none"
         raise ValueError(f"--label must be a class of the run, {classes}, got {config.label}")
-    sampler = config.sampler.over(trained.config.sampler).completed(group="")
+    sampler = config.sampler.over(trained.config.sampler).completed(group="", asked=given(config.sampler))
     sampler.check(model.classes, group="")
     classes = torch.arange(config.n) % max(1, model.classes)
     labels = classes if config.label is None else torch.full_like(classes, config.label)

@@ -1,6 +1,6 @@
 """How a run is sampled: the tables of methods, noise levels and guidance, and the flags that choose from them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from gen_diffusion import (
     cfg,
     churn,
     clamp_linear,
+    constant,
     corrected,
     cosine,
     ddim,
@@ -33,6 +34,8 @@ from gen_diffusion import (
     linear,
     vp,
 )
+from gen_diffusion.explain import evaluations, most_steps
+from gen_diffusion.guide import Weight
 
 
 def _with_churn(amount: float, step: Step) -> Step:
@@ -67,7 +70,7 @@ SCHEDULES: Table = {  # what makes the noise levels
     ),
 }
 GUIDANCE: Table = {  # what makes the weight: a number, or a function of the noise level
-    "constant": (lambda *, guidance: guidance, {"guidance": 1.0}),
+    "constant": (lambda *, guidance: constant(guidance), {"guidance": 1.0}),
     "linear": (lambda *, guidance: linear(guidance), {"guidance": 1.0}),
     "cosine": (lambda *, guidance: cosine(guidance), {"guidance": 1.0}),
     "clamp-linear": (
@@ -120,19 +123,26 @@ class Sampler:
     corrections: Count = None
     """Of langevin: corrections at each level, a network evaluation each (1)."""
 
-    def completed(self, group: str = "sampler") -> "Sampler":
+    def completed(self, group: str = "sampler", asked: Collection[str] = ()) -> "Sampler":
         """With the defaults of its choices.
+
+        Args:
+            group: of flags, in messages.
+            asked: options that messages may blame; by default all that are given.
 
         Raises:
             ValueError: naming the flag, for a value out of range or an option that would be ignored.
         """
-        asked, whole = given(self), replace(self, **{k: getattr(self, k) or v for k, v in DEFAULT.items()})
+        asked, whole = asked or given(self), replace(self, **{k: getattr(self, k) or v for k, v in DEFAULT.items()})
         for name, table in CHOICES.items():
             whole = completed(whole, group, name, table)
+            if whole.rho is not None and not whole.rho > 0:
+                raise ValueError(f"{flag(group, 'rho')} must be positive, got {whole.rho}")
             try:
                 made(whole, name, table)
             except ValueError as error:
-                blamed = [flag(group, option) for option in table[getattr(whole, name)][1] if option in asked]
+                own = table[getattr(whole, name)][1]
+                blamed = [flag(group, option) for option in own if option in asked] or [flag(group, name)]
                 raise ValueError(f"{', '.join(blamed)}: {error}") from None
         return whole
 
@@ -145,6 +155,16 @@ class Sampler:
                 for option in table[getattr(trained, name)][1].keys() - table[made_now][1].keys():
                     kept.pop(option, None)
         return replace(Sampler(**kept), **given(self))
+
+    def parts(self) -> tuple[Step, Float[Tensor, "levels"], Weight]:
+        """The step, the noise levels and the guidance weight of a completed configuration."""
+        step, sigmas, weight = (made(self, name, table) for name, table in CHOICES.items())
+        return step, sigmas, weight
+
+    def within(self, budget: int) -> "Sampler | None":
+        """With as many steps as the budget of network evaluations pays for; None if it is too small for two."""
+        steps = most_steps(budget, lambda n: evaluations(*replace(self, steps=n).parts()))
+        return None if steps is None else replace(self, steps=steps)
 
     def check(self, classes: int, group: str = "sampler") -> None:
         """Refuse guidance where there are no classes to be guided by."""
@@ -160,6 +180,9 @@ class Sampler:
             labels: label i belongs to sample i, modulo their number; None for a denoiser without classes.
             where: seed, batch, device and progress, as `gen_diffusion.draw` takes them.
         """
-        step, sigmas, weight = (made(self, name, table) for name, table in CHOICES.items())
+        step, sigmas, weight = self.parts()
         condition = {} if labels is None else {"label": labels[torch.tensor(indices) % len(labels)]}
-        return draw(cfg(denoiser, weight), indices, shape, sigmas, step, **condition, **where)
+        x = draw(cfg(denoiser, weight), indices, shape, sigmas, step, **condition, **where)
+        if broken := len(x) - int(x.isfinite().flatten(1).all(1).sum()):
+            raise ValueError(f"{broken} of {len(x)} samples are not finite; lower the guidance or take more steps")
+        return x

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gen_diffusion.denoise import Denoiser, Level, column, noised
+from gen_diffusion.guide import Weight, cfg
 from gen_diffusion.loss import edm_weight
 from gen_diffusion.mixture import GaussianMixture
 from gen_diffusion.sample import Snapshot, Step, heun, sample
@@ -39,14 +40,16 @@ class Counted:
         return self.denoiser(x, sigma, **cond)
 
 
-def evaluations(step: Step, sigmas: Float[Tensor, "levels"]) -> int:
+def evaluations(step: Step, sigmas: Float[Tensor, "levels"], guidance: float | Weight = 1.0) -> int:
     """Network evaluations that one sample costs, found by making one of a denoiser that answers 0.
 
     >>> evaluations(heun, torch.tensor([4.0, 2.0, 1.0, 0.0]))
     5
+    >>> evaluations(heun, torch.tensor([4.0, 2.0, 1.0, 0.0]), guidance=1.5)
+    10
     """
     counted = Counted(lambda x, sigma, **_: torch.zeros_like(x))
-    sample(counted, torch.ones(1, 1), sigmas, step, generator=Generator())
+    sample(cfg(counted, guidance), torch.ones(1, 1), sigmas, step, generator=Generator())
     return counted.evaluations
 
 
