@@ -28,7 +28,11 @@ from gen_diffusion.noise import randn_like
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """ln p in nats, and its standard error: 0 for an exact trace, nan where one probe cannot tell."""
+    """ln p in nats, and its standard error: 0 for an exact trace, nan where one probe cannot tell.
+
+    The error is of the trace's estimate alone. From few probes it is itself uncertain: two of them cover the exact
+    trace for 85 % of samples with 4 probes, for 94 % with 32.
+    """
 
     value: Float[Tensor, "b"]
     stderr: Float[Tensor, "b"]
