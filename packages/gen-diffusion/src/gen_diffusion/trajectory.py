@@ -16,6 +16,8 @@ change when the world is turned about (but for the rotation), and what a caption
 [Zhou19] On the continuity of rotation representations in neural networks, arXiv:1812.07035.
 """
 
+import textwrap
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -80,41 +82,66 @@ def to_poses(features: Float[Tensor, "*b f 9"], fps: float = FPS) -> Float[Tenso
     return torch.cat([poses, bottom], -2)
 
 
-def plot(features: Float[Tensor, "f 9"], path: str | PathLike[str], caption: str = "", *, cameras: int = 8) -> Path:
-    """Draw a trajectory: its path coloured by time, from dark to light, with a pyramid of sight for some cameras.
+def plot(
+    features: Float[Tensor, "*n f 9"],
+    path: str | PathLike[str],
+    captions: str | Sequence[str] = "",
+    *,
+    columns: int = 3,
+    cameras: int = 8,
+) -> Path:
+    """Draw a trajectory, or several beside one another, as a PNG, and return its path.
 
-    Up in the picture is up in the world (the world's y points down), and the three axes have one scale, in metres.
+    A path is coloured by time, from dark to light, with a pyramid of sight for some of its cameras. Up in the picture
+    is up in the world, whose y points down, and the three axes have one scale.
+
+    Args:
+        captions: titles, one for each trajectory.
+        cameras: pyramids, at equal intervals of time.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    features = features[None] if features.ndim == 2 else features
+    captions = [captions] * len(features) if isinstance(captions, str) else captions
+    columns = min(columns, len(features))
+    rows = -(-len(features) // columns)
+    figure = Figure(
+        figsize=(4.5 * columns + 0.8, 5 * rows), dpi=90, layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.97))
+    )
+    FigureCanvasAgg(figure)
+    cells = [figure.add_subplot(rows, columns, i + 1, projection="3d") for i in range(len(features))]
+    lines = []
+    for axes, poses, caption in zip(cells, to_poses(features.detach().double().cpu()), captions, strict=True):
+        axes.set_title(textwrap.fill(caption, 50), fontsize=9, y=1.02)
+        lines.append(_draw(axes, poses, cameras))
+    figure.colorbar(lines[0], ax=cells, shrink=0.6 / rows, label="time (s)")
+    figure.savefig(path, metadata={"Software": None})
+    return Path(path)
+
+
+def _draw(axes: Any, poses: Float[Tensor, "f 4 4"], cameras: int) -> Any:
+    """One trajectory; returns the coloured line."""
     from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-    poses = to_poses(features.detach().double().cpu())
     world = torch.tensor([[1, 0, 0], [0, 0, 1], [0, -1, 0.0]]).double()  # (x, z, up): right-handed, upright
     p, R = poses[:, :3, 3] @ world.T, world @ poses[:, :3, :3]
-    size = max(0.06 * (p.amax(0) - p.amin(0)).max().item(), 0.05)
+    extent = (p.amax(0) - p.amin(0)).max().item()
+    size = max(0.06 * extent, 0.05)
     corners = size * torch.tensor([[-0.8, -0.5, 1], [0.8, -0.5, 1], [0.8, 0.5, 1], [-0.8, 0.5, 1]]).double()
-
-    figure = Figure(figsize=(6, 5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot(projection="3d")
-    seconds = torch.arange(len(p)).numpy() / FPS
-    line = Line3DCollection(
-        torch.stack([p[:-1], p[1:]], 1).numpy(), array=seconds[1:], cmap="viridis", lw=3, capstyle="round"
-    )
+    steps, seconds = torch.stack([p[:-1], p[1:]], 1).numpy(), torch.arange(1, len(p)).numpy() / FPS
+    line = Line3DCollection(steps, array=seconds, cmap="viridis", lw=3, capstyle="round")
     axes.add_collection(line)
     for frame in torch.linspace(0, len(p) - 1, cameras).round().long().tolist():
-        eye, seen = p[frame], p[frame] + corners @ R[frame].T
-        edges = [torch.stack([eye, c]) for c in seen] + [torch.stack([seen[i - 1], seen[i]]) for i in range(4)]
+        seen = p[frame] + corners @ R[frame].T
+        edges = [torch.stack([p[frame], c]) for c in seen] + [torch.stack([seen[i - 1], seen[i]]) for i in range(4)]
         colour = line.get_cmap()(frame / max(1, len(p) - 1))
         axes.add_collection(Line3DCollection(torch.stack(edges).numpy(), colors=[colour], linewidths=1))
-    middle, half = (p.amax(0) + p.amin(0)) / 2, (p.amax(0) - p.amin(0)).max().item() / 2 + 1.2 * size
+    middle, half = (p.amax(0) + p.amin(0)) / 2, extent / 2 + 1.2 * size
     for name, centre in zip("xyz", middle.tolist(), strict=True):
         getattr(axes, f"set_{name}lim")(centre - half, centre + half)
-    axes.set_box_aspect((1, 1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=0.88)
+    axes.patch.set_alpha(0)  # or it hides a neighbour's label
     axes.set(xlabel="x (m)", ylabel="z (m)", zlabel="up (m)")
-    axes.set_title(caption, fontsize=9, wrap=True)
-    figure.colorbar(line, ax=axes, shrink=0.6, label="time (s)")
-    path = Path(path)
-    figure.savefig(path, metadata={"Software": None})
-    return path
+    return line

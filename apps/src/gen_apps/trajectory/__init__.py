@@ -1,0 +1,1 @@
+"""Camera trajectories from captions: `gen trajectory train` and `gen trajectory sample`."""
