@@ -8,8 +8,10 @@ x0 = sample(cfg(denoiser, 1.5), x, sigmas, heun, label=torch.arange(16) % 10)
 
 from gen_diffusion.adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
 from gen_diffusion.bound import elbo, optimal_variance, posterior_error
+from gen_diffusion.clatr import CLaTr, CLaTrTask
 from gen_diffusion.condition import Condition
 from gen_diffusion.denoise import Denoiser, Preconditioned, noised
+from gen_diffusion.director import Director
 from gen_diffusion.dit import DiT
 from gen_diffusion.draw import draw
 from gen_diffusion.guide import (
@@ -38,6 +40,7 @@ from gen_diffusion.loss import (
 )
 from gen_diffusion.mixture import GaussianMixture
 from gen_diffusion.mlp import MLP
+from gen_diffusion.motion import Trajectories, draw_trajectories, motion_score
 from gen_diffusion.noise import initial_noise, keyed
 from gen_diffusion.points import grid, grid_mixture, moons, rings, swiss_roll
 from gen_diffusion.sample import (
@@ -69,17 +72,21 @@ from gen_diffusion.schedule import (
 )
 from gen_diffusion.task import DiffusionTask
 from gen_diffusion.text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
+from gen_diffusion.trajectory import to_features, to_poses
 from gen_diffusion.unet import UNet
 from gen_diffusion.view import View, convert
 
 __all__ = [
     "MLP",
     "BytePairs",
+    "CLaTr",
+    "CLaTrTask",
     "Characters",
     "Condition",
     "Denoiser",
     "DiT",
     "DiffusionTask",
+    "Director",
     "GaussianMixture",
     "LogLikelihood",
     "Preconditioned",
@@ -88,6 +95,7 @@ __all__ = [
     "Step",
     "TextEncoder",
     "Texted",
+    "Trajectories",
     "UNet",
     "Uncertainty",
     "View",
@@ -114,6 +122,7 @@ __all__ = [
     "dpmpp_2m_sde",
     "draw",
     "draw_scenes",
+    "draw_trajectories",
     "drop",
     "edm_weight",
     "elbo",
@@ -140,6 +149,7 @@ __all__ = [
     "log_normal",
     "min_snr_weight",
     "moons",
+    "motion_score",
     "noised",
     "optimal_variance",
     "ot_pairing",
@@ -147,6 +157,8 @@ __all__ = [
     "rings",
     "sample",
     "swiss_roll",
+    "to_features",
+    "to_poses",
     "tokenise",
     "uniform_discrete",
     "uniform_flow",

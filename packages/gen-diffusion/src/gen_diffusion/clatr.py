@@ -19,7 +19,6 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gen_core.metrics import frechet, prdc
 from gen_core.task import Task, decay_groups
 from gen_diffusion.dit import positions
 from gen_diffusion.text import TextEncoder
@@ -212,6 +211,8 @@ def compare(
     Args:
         k: neighbours of precision, recall, density and coverage.
     """
+    from gen_core.metrics import frechet, prdc
+
     scores = {"clatr_score": clatr_score(text, drawn).mean().item(), "frechet_clatr": frechet(real, drawn)}
     scores |= prdc(real, drawn, k)._asdict()
     return scores | {f"R@{n}": retrieval(text, drawn, n) for n in (1, 5)}
