@@ -18,6 +18,11 @@ COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it doe
         "gen_apps.diffusion.learn2d:learn2d",
         "train on 2-D points in a minute, and explain diffusion on a page",
     ),
+    "diffusion likelihood": ("gen_apps.diffusion.likelihood:likelihood", "bits per dimension of held-out data"),
+    "diffusion compare": (
+        "gen_apps.diffusion.compare:compare",
+        "sample quality against network evaluations and joules",
+    ),
     "diffusion sample": (
         "gen_apps.diffusion.sample:sample",
         "draw samples of a trained run as a picture and an .npz file",

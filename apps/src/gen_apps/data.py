@@ -25,6 +25,13 @@ def load(name: str, size: int) -> tuple[Arrays, Arrays]:
     return train, test
 
 
+def grey_levels(name: str, size: int) -> int | None:
+    """Equally spaced values from -1 to 1 that a pixel can have; None for points, and for digits that were resized."""
+    if name == "digits":
+        return 17 if size in (0, 8) else None
+    return None if name.startswith("points:") else 256
+
+
 def _load(name: str, size: int) -> tuple[Arrays, Arrays]:
     if name == "digits":
         return digits("train", size or 8), digits("test", size or 8)

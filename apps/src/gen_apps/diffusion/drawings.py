@@ -112,6 +112,22 @@ def samples(drawn: Mapping[str, tuple[Float[Tensor, "n 2"], str]], spread: float
     return figure
 
 
+def quality(curves: Mapping[str, Sequence[tuple[float, float]]], floor: float | None, name: str, note: str) -> Figure:
+    """A figure of quality against network evaluations, a curve for each sampler, and what real data reach."""
+    figure, ax = plot("network evaluations per sample", name)
+    for (method, points), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+        ax.plot(*zip(*points, strict=True), "o-", color=colour, lw=1.6, ms=4, label=method)
+    if floor is not None:
+        ax.axhline(floor, color=DATA, lw=1.2, ls="--", label=note)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    if all(y > 0 for points in curves.values() for _, y in points):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    figure.legend(fontsize=9, frameon=False, loc="outside right upper")
+    return figure
+
+
 def lattice(r: float, n: int) -> Float[Tensor, "n 2"]:
     """n x n points of the square from -r to r."""
     side = torch.linspace(-r, r, n)
@@ -120,7 +136,7 @@ def lattice(r: float, n: int) -> Float[Tensor, "n 2"]:
 
 def plot(x: str, y: str) -> tuple[Figure, Any]:
     """One plot with named axes."""
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     ax = figure.subplots()
     ax.set_xlabel(x)
     ax.set_ylabel(y)

@@ -33,11 +33,11 @@ SAMPLERS = {  # by the name on the page
     "DDIM, η = 0.5": Sampler(method="ddim", eta=0.5),
     "ancestral (DDPM)": Sampler(method="ancestral"),
     "Heun with churn": Sampler(method="churn"),
-    "Euler with Langevin": Sampler(method="langevin"),
 }
 LEVELS = Objective(
     level_mean=-2.6, level_std=1.6
 )  # down to the width of the grid's Gaussians, an eleventh of the data's
+WALKERS = 5  # whose paths are drawn
 SPREAD = 0.5  # standard deviation of every set of points
 
 
@@ -93,8 +93,8 @@ def learn2d(config: Learn2d) -> None:
         sampler = asked.completed().within(config.budget)
         assert sampler is not None, "Learn2d refuses a budget that is too small"
         step, sigmas, weight = sampler.parts()
-        start = sigmas[0].float() * initial_noise(range(8), (2,), config.seed)
-        walks[name] = (trajectory(denoiser, start, sigmas, step, generator=keyed(config.seed, range(8))), sigmas)
+        start = sigmas[0].float() * initial_noise(range(WALKERS), (2,), config.seed)
+        walks[name] = (trajectory(denoiser, start, sigmas, step, generator=keyed(config.seed, range(WALKERS))), sigmas)
         x = sampler.draw(denoiser, range(config.n), (2,), None, seed=config.seed, batch=config.n)
         gap, asks = _gap(exact, x, config.seed), evaluations(step, sigmas, weight)
         drawn[name] = (x, f"{asks} evaluations" + f", gap {gap}" * bool(exact))

@@ -14,7 +14,7 @@ from gen_diffusion.explain import excess_loss
 
 Points = Float[Tensor, "n 2"]
 NOISE = (0.0, 0.05, 0.15, 0.5, 2.0)
-FIELD = (0.05, 0.15, 0.6)
+FIELD = (0.05, 0.1, 0.6)
 
 
 def beside(learned: Denoiser, exact: Denoiser | None) -> dict[str, tuple[Denoiser, str]]:
@@ -110,7 +110,7 @@ def reverse(walks: Mapping[str, tuple[Tensor, Tensor]], x0: Points, spread: floa
             From pure noise, a sampler follows the denoiser down the noise levels. The ordinary
             differential equation gives smooth paths, and every sampler that solves it should take the
             same noise to the same point; the stochastic ones add fresh noise on the way and end
-            elsewhere, in the same distribution. All plots start from the same 8 points of noise; each
+            elsewhere, in the same distribution. All plots start from the same points of noise; each
             state is drawn shrunk to the size of the data.
             """
         ),
