@@ -160,7 +160,7 @@ class TextEncoder(nn.Module):
     def __init__(self, vocabulary: int, width: int = 64, depth: int = 2, heads: int = 4, length: int = 64):
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
-        self.place = nn.Parameter(0.02 * torch.randn(length, width))
+        self.place = nn.Parameter(torch.randn(length, width))  # as large as a token: order is half the text
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
             for _ in range(depth)
