@@ -81,7 +81,7 @@ def test_padding_changes_nothing(training):
 
 
 def test_the_order_of_words_matters_from_the_start():
-    """A bag of words cannot tell which object is on the left; two swapped words change a good part of what another word changes."""
+    """A bag of words cannot tell who is on the left; two words swapped change much of what another word changes."""
     torch.manual_seed(0)
     words = Words.fit(CAPTIONS)
     ids = tokenise(["red left of blue", "blue left of red", "green left of square"], words)
