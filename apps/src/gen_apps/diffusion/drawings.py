@@ -121,7 +121,8 @@ def quality(curves: Mapping[str, Sequence[tuple[float, float]]], floor: float | 
         ax.axhline(floor, color=DATA, lw=1.2, ls="--", label=note)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    if all(y > 0 for points in curves.values() for _, y in points):
+    values = [y for points in curves.values() for _, y in points]
+    if 0 < 4 * min(values) < max(values) and max(values) > 1:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     figure.legend(fontsize=9, frameon=False, loc="outside right upper")

@@ -147,13 +147,17 @@ class Sampler:
         return whole
 
     def over(self, trained: "Sampler") -> "Sampler":
-        """What is given here, else what was trained with, but for the options of a choice that is no longer made."""
+        """What is given here, else what was trained with.
+
+        An option is not taken over to a choice that lacks it, or by default gives it another value.
+        """
         kept = given(trained)
         for name, table in CHOICES.items():
-            made_now = getattr(self, name) or getattr(trained, name)
-            if made_now in table and made_now != getattr(trained, name):
-                for option in table[getattr(trained, name)][1].keys() - table[made_now][1].keys():
-                    kept.pop(option, None)
+            old, new = getattr(trained, name), getattr(self, name)
+            if new in table and new != old:
+                now = table[new][1]
+                for option in (option for option, usual in table[old][1].items() if now.get(option) != usual):
+                    kept.pop(option)
         return replace(Sampler(**kept), **given(self))
 
     def parts(self) -> tuple[Step, Float[Tensor, "levels"], Weight]:

@@ -43,8 +43,8 @@ class Trained:
         wanted, found = ({k: tuple(v.shape) for k, v in w.items()} for w in (denoiser.state_dict(), weights))
         if wrong := [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]:
             raise ValueError(
-                f"the weights in {newest} do not fit {run.path / 'config.json'}: {wrong[0]} has shape "
-                f"{found.get(wrong[0])}, not {wanted.get(wrong[0])} ({len(wrong)} such); restore that file"
+                f"the weights in {newest} do not fit the run's config.json and model.json: {wrong[0]} has shape "
+                f"{found.get(wrong[0])}, not {wanted.get(wrong[0])} ({len(wrong)} such); restore those files"
             )
         denoiser.load_state_dict(weights)
         step = int(newest.name.removeprefix("step-"))
