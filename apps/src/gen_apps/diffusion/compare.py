@@ -159,7 +159,7 @@ def _page(trained: Trained, lines: list[dict[str, Any]], floor: dict[str, Any], 
             f"""
             {n} samples of each, drawn from the same noise with the weights of step {trained.step}, beside {n} held-out
             samples. Evaluations are counted at the network, guidance included. The dashed line is what {n} real
-            training samples reach. {quality.NOTES[1]} {quality.NOTES[3]}
+            training samples reach. {quality.NOTES[1]} {quality.NOTES[3].replace("memorisation", "novelty")}
             """
         ),
         page.section("Quality against network evaluations", *pictures),

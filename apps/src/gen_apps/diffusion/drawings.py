@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from gen_diffusion import Denoiser
@@ -124,7 +125,9 @@ def quality(curves: Mapping[str, Sequence[tuple[float, float]]], floor: float | 
     values = [y for points in curves.values() for _, y in points]
     if 0 < 4 * min(values) < max(values) and max(values) > 1:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(fontsize=9, frameon=False, loc="outside right upper")
     return figure
 
