@@ -107,7 +107,7 @@ def test_the_tag_of_a_motion_is_the_motion(motion):
 
 
 def test_left_is_left():
-    """A camera at the origin that looks along -x of the world, upright: its right is +z... by the right-hand rule."""
+    """For a camera that looks along -x of the world, upright, the right of its picture is +z of the world."""
     forward, down = torch.tensor([-1.0, 0, 0]), torch.tensor([0, 1.0, 0])
     right = torch.linalg.cross(down, forward)  # x = y cross z
     assert right.tolist() == [0, 0, 1]

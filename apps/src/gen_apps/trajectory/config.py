@@ -29,7 +29,7 @@ class Network:
     depth: int = 4
     """Blocks."""
     heads: int = 4
-    patch: int = 5
+    patch: int = 10
     """Frames to a token."""
     conditioning: Literal["in-context", "adaln", "cross-attention"] = "cross-attention"
     """How a caption enters: as tokens before the frames, as scales and shifts, or as what every block looks at."""
@@ -72,7 +72,7 @@ class Train:
     """Samples that are measured, each for a caption of its own."""
     seed: int = 0
     network: Network = field(default_factory=Network)
-    optim: Optim = field(default_factory=lambda: Optim(steps=2000, lr=2e-3))
+    optim: Optim = field(default_factory=lambda: Optim(steps=1500, lr=2e-3))
     sampler: Sampler = field(default_factory=Sampler)
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)

@@ -66,7 +66,10 @@ class Director(nn.Module):
 
     The defaults are those of [Courant24]. It is trained there by the EDM loss with ln(sigma) ~ N(-1.2, 1.2^2) on data
     scaled to sigma_data = 0.5, captions dropped for a tenth of the samples, and sampled by 10 Heun steps with guidance
-    1.4 (weight 1.4 of `cfg`) from an average of weights that decays by 0.9999; batches are of 64.
+    1.4 (weight 1.4 of `cfg`) from an average of weights that decays by 0.9999; batches are of 64. A motion that holds
+    for n frames, though, shows through noise of sqrt(n) times the level that hides one frame: what a caption decides is
+    decided at levels of several sigma_data, and trajectories of long even motions need most of their training there,
+    such as ln(sigma) ~ N(0.8, 1.6^2).
 
     Args:
         features: numbers a frame.
