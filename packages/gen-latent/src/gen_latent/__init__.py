@@ -1,3 +1,112 @@
-"""The place of auto-encoders, VAEs, GANs and other latent-variable models; exports nothing yet."""
+"""Latent-variable models: auto-encoders, the VAE family, GANs, discrete codes, and networks with named tensors.
 
-__all__: list[str] = []
+    vae = VAE(MLP(64, 128, 16), MLP(8, 128, 64), latents=8, likelihood=Gaussian())
+    log_w = vae.log_weights(x, 50)
+    elbo(log_w) <= iwae(log_w) <= ln p(x)
+
+A model is a module with `encode`, `decode` and, if it has latents, `log_weights`; objectives are functions of
+log-weights, logits or codes; a `Task` joins a model, an objective and an optimiser for gen-core's Trainer.
+"""
+
+from gen_latent.anomaly import likelihood_score, manifold_score, neighbour_score, reconstruction_score, threshold
+from gen_latent.augment import Augment
+from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder, corrupt, inpaint, layerwise
+from gen_latent.bounds import KL, active_units, beta_elbo, dreg, effective_sample_size, elbo, iwae, kl_terms, nll
+from gen_latent.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    ItakuraSaito,
+    LogisticMixture,
+    Normal,
+    diag_gaussian,
+    kl,
+)
+from gen_latent.gan import (
+    GANLoss,
+    GANTask,
+    gradient_penalty,
+    hinge,
+    least_squares,
+    minimax,
+    non_saturating,
+    pack,
+    relativistic,
+    squared_gradient,
+    wasserstein,
+)
+from gen_latent.gan_nets import DCDiscriminator, DCGenerator, ResidualDiscriminator, ResidualGenerator
+from gen_latent.graph import Apply, Concat, Graph
+from gen_latent.nets import MLP, ConvDecoder, ConvEncoder
+from gen_latent.priors import Flow, Mixture, Standard, Vamp
+from gen_latent.quantize import FSQ, Quantized, Residual, VectorQuantizer, perplexity
+from gen_latent.task import AutoEncoderTask, VAETask
+from gen_latent.vae import VAE, HierarchicalVAE, Level
+
+__all__ = [
+    "FSQ",
+    "KL",
+    "MLP",
+    "VAE",
+    "Apply",
+    "Augment",
+    "AutoEncoder",
+    "AutoEncoderTask",
+    "Bernoulli",
+    "Categorical",
+    "Concat",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DCDiscriminator",
+    "DCGenerator",
+    "Distribution",
+    "Flow",
+    "GANLoss",
+    "GANTask",
+    "Gaussian",
+    "Graph",
+    "HierarchicalVAE",
+    "ItakuraSaito",
+    "Level",
+    "LogisticMixture",
+    "Mixture",
+    "Normal",
+    "Quantized",
+    "QuantizedAutoEncoder",
+    "Residual",
+    "ResidualDiscriminator",
+    "ResidualGenerator",
+    "Standard",
+    "VAETask",
+    "Vamp",
+    "VectorQuantizer",
+    "active_units",
+    "beta_elbo",
+    "corrupt",
+    "diag_gaussian",
+    "dreg",
+    "effective_sample_size",
+    "elbo",
+    "gradient_penalty",
+    "hinge",
+    "inpaint",
+    "iwae",
+    "kl",
+    "kl_terms",
+    "layerwise",
+    "least_squares",
+    "likelihood_score",
+    "manifold_score",
+    "minimax",
+    "neighbour_score",
+    "nll",
+    "non_saturating",
+    "pack",
+    "perplexity",
+    "reconstruction_score",
+    "relativistic",
+    "squared_gradient",
+    "threshold",
+    "wasserstein",
+]

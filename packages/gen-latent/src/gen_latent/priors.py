@@ -1,0 +1,144 @@
+"""Where latents come from before data are seen: `log_prob(z) -> (...)` and `sample(n) -> (n, d)`.
+
+[Tomczak18] VAE with a VampPrior, arXiv:1705.07120.
+[Dinh17] Density estimation using Real NVP, arXiv:1605.08803.
+[Ghosh20] From variational to deterministic autoencoders, arXiv:1903.12436.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from gen_latent.distributions import LOG_2PI, Normal, randn
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A density of latents."""
+
+    def log_prob(self, z: Tensor) -> Tensor: ...
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor: ...
+
+
+class Standard(nn.Module):
+    """N(0, I) in `d` dimensions."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        if d < 1:
+            raise ValueError(f"a latent has at least one dimension, got {d}")
+        self.mean = nn.Buffer(torch.zeros(d), persistent=False)
+
+    def log_prob(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        return -0.5 * (z**2 + LOG_2PI).sum(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
+        return randn((n, len(self.mean)), self.mean, generator)
+
+
+class Mixture(nn.Module):
+    """A mixture of `k` diagonal Gaussians, all of it learned."""
+
+    def __init__(self, d: int, k: int):
+        super().__init__()
+        if d < 1 or k < 1:
+            raise ValueError(f"a mixture prior has at least one dimension and one component, got d={d} and k={k}")
+        self.logits = nn.Parameter(torch.zeros(k))
+        self.means = nn.Parameter(torch.randn(k, d))
+        self.log_stds = nn.Parameter(torch.zeros(k, d))
+
+    def components(self) -> Normal:
+        """One row per component."""
+        return Normal(self.means, self.log_stds.exp())
+
+    def log_prob(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        return (self.logits.log_softmax(0) + self.components().log_prob(z[..., None, :])).logsumexp(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
+        each, weight = self.components(), self.logits.softmax(0)
+        device = generator.device if generator else weight.device
+        which = torch.multinomial(weight.to(device), n, replacement=True, generator=generator).to(weight.device)
+        return Normal(each.mean[which], each.std[which]).sample(generator)
+
+    @classmethod
+    def fitted(cls, z: Float[Tensor, "n d"], k: int, seed: int = 0) -> "Mixture":
+        """Fitted by EM to latents of the data: the aggregate posterior as a prior, after training ([Ghosh20] section 4)."""
+        from sklearn.mixture import GaussianMixture
+
+        fit = GaussianMixture(k, covariance_type="diag", random_state=seed, reg_covar=1e-5).fit(
+            z.double().cpu().numpy()
+        )
+        prior = cls(z.shape[1], k).to(z)
+        with torch.no_grad():
+            prior.logits.copy_(torch.from_numpy(fit.weights_).log())
+            prior.means.copy_(torch.from_numpy(fit.means_))
+            prior.log_stds.copy_(torch.from_numpy(fit.covariances_).log() / 2)
+        return prior
+
+
+class Vamp(Mixture):
+    """The mean of the posteriors of `k` learned pseudo-inputs, weighted ([Tomczak18] eq. 9).
+
+    Args:
+        encode: the encoder, pseudo-inputs -> Normal; held without being owned.
+        inputs: the first pseudo-inputs, such as `k` samples of the data.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Normal], inputs: Float[Tensor, "k ..."]):
+        nn.Module.__init__(self)
+        self._encode = [encode]
+        self.inputs = nn.Parameter(inputs.clone())
+        self.logits = nn.Parameter(torch.zeros(len(inputs)))
+
+    def components(self) -> Normal:
+        return self._encode[0](self.inputs)
+
+
+class Flow(nn.Module):
+    """Affine coupling layers from N(0, I): every other dimension scaled and shifted by the rest ([Dinh17] eq. 7, 8).
+
+    Args:
+        d: at least 2.
+        layers: couplings; the halves take turns.
+        width: of the network in each.
+    """
+
+    def __init__(self, d: int, layers: int = 6, width: int = 64):
+        super().__init__()
+        if d < 2 or layers < 1:
+            raise ValueError(f"couplings need at least 2 dimensions and one layer, got d={d} and layers={layers}")
+        self.d = d
+        self.nets = nn.ModuleList()
+        for _ in range(layers):
+            net = nn.Sequential(
+                nn.Linear(d, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2 * d)
+            )
+            nn.init.zeros_(net[-1].weight)
+            nn.init.zeros_(net[-1].bias)
+            self.nets.append(net)
+        self.mask = nn.Buffer(torch.arange(d) % 2 == 0, persistent=False)
+
+    def _affine(self, i: int, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(log scale, shift) of layer i, zero for the half that they are computed from."""
+        fixed = self.mask if i % 2 else ~self.mask
+        log_scale, shift = self.nets[i](z * fixed).chunk(2, -1)
+        return log_scale.tanh() * ~fixed, shift * ~fixed
+
+    def log_prob(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        log_det: Any = 0.0
+        for i in reversed(range(len(self.nets))):
+            log_scale, shift = self._affine(i, z)
+            z = (z - shift) * (-log_scale).exp()
+            log_det = log_det - log_scale.sum(-1)
+        return log_det - 0.5 * (z**2 + LOG_2PI).sum(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
+        z = randn((n, self.d), self.nets[0][0].weight, generator)
+        for i in range(len(self.nets)):
+            log_scale, shift = self._affine(i, z)
+            z = z * log_scale.exp() + shift
+        return z

@@ -1,0 +1,242 @@
+"""Discrete codes: vectors replaced by the nearest of a learned set, or rounded coordinate by coordinate.
+
+    quantizer = VectorQuantizer(codes=512, dim=64)
+    z, index, loss = quantizer(encoder(x))              # "b n d": any number of vectors per sample
+
+`loss` is one number per sample, averaged over its vectors, the same in training and evaluation; gradients reach the
+encoder through `z`. A codebook that learns by moving averages is updated from what it counted with `update`, which the
+training task calls once after each step: so neither the micro-batch nor the number of processes changes it.
+
+[Oord17] Neural discrete representation learning, arXiv:1711.00937.
+[Razavi19] Generating diverse high-fidelity images with VQ-VAE-2, arXiv:1906.00446.
+[Fifty24] Restructuring vector quantization with the rotation trick, arXiv:2410.06424.
+[Mentzer24] Finite scalar quantization: VQ-VAE made simple, arXiv:2309.15505.
+[Zeghidour21] SoundStream: an end-to-end neural audio codec, arXiv:2107.03312.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """The quantised vectors, which codes they are, and what the commitment costs each sample."""
+
+    z: Float[Tensor, "b n d"]
+    index: Int[Tensor, "b ..."]
+    loss: Float[Tensor, "b"]
+
+
+def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tensor, "..."]:
+    """Index of the code at the least Euclidean distance; in at least single precision, ties to the first."""
+    with torch.autocast(z.device.type, enabled=False):
+        z, codes = (v.detach().to(torch.promote_types(v.dtype, torch.float32)) for v in (z, codes))
+        return (codes.square().sum(1) - 2 * z @ codes.T).argmin(-1)
+
+
+def straight_through(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """`q` with the gradient of `z` ([Oord17] section 3.2)."""
+    return z + (q - z).detach()
+
+
+def rotation(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    """`q`, as z rotated and scaled onto it by a constant map: a gradient keeps its angle to z ([Fifty24] eq. 4)."""
+    with torch.no_grad():
+        size_z, size_q = (v.norm(dim=-1, keepdim=True).clamp_min(1e-6) for v in (z, q))
+        e, e_q = z / size_z, q / size_q
+        r = F.normalize(e + e_q, dim=-1)
+        scale = size_q / size_z
+    turned = z - 2 * (z * r).sum(-1, keepdim=True) * r + 2 * (z * e).sum(-1, keepdim=True) * e_q
+    return scale * turned
+
+
+def perplexity(index: Int[Tensor, "*n"], codes: int) -> Float[Tensor, ""]:
+    """e to the entropy of how often each code is used: as many as that, were they used equally."""
+    share = index.flatten().bincount(minlength=codes) / index.numel()
+    return torch.special.entr(share).sum().exp()
+
+
+class VectorQuantizer(nn.Module):
+    """The nearest of `codes` vectors ([Oord17] eq. 1, 2).
+
+    Args:
+        codes, dim: of the codebook.
+        decay: of the moving averages that make each code the mean of what it stands for ([Oord17] appendix A.1); None
+            learns the codes by gradient, with the second term of eq. 3 in the loss.
+        beta: weight of the commitment, |z - sg q|^2 averaged over vectors and dimensions.
+        gradient: how the encoder's gradient crosses the quantisation.
+        revive_below: codes with a moving count below this are replaced by vectors just seen; 0 never.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        dim: int,
+        *,
+        decay: float | None = 0.99,
+        beta: float = 0.25,
+        gradient: Literal["straight_through", "rotation"] = "straight_through",
+        revive_below: float = 0.0,
+    ):
+        super().__init__()
+        if codes < 1 or dim < 1:
+            raise ValueError(f"a codebook has at least one code of at least one dimension, got {codes} of {dim}")
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay is the share of the old averages that is kept, in [0, 1), got {decay}")
+        if gradient not in ("straight_through", "rotation"):
+            raise ValueError(f"gradient is 'straight_through' or 'rotation', got {gradient!r}")
+        self.decay, self.beta, self.revive_below = decay, beta, revive_below
+        self.cross: Callable[[Tensor, Tensor], Tensor] = {"straight_through": straight_through, "rotation": rotation}[
+            gradient
+        ]
+        table = torch.randn(codes, dim) / math.sqrt(dim)
+        self.table = nn.Parameter(table) if decay is None else nn.Buffer(table)
+        self.counts = nn.Buffer(torch.ones(codes))  # moving averages, begun as if each code had been seen once
+        self.sums = nn.Buffer(table.clone())
+        self.seen_counts = nn.Buffer(torch.zeros(codes), persistent=False)  # since the last update
+        self.seen_sums = nn.Buffer(torch.zeros(codes, dim), persistent=False)
+        self._last: Tensor | None = None  # vectors to revive codes with
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        index = nearest(z, self.table)
+        q = F.embedding(index, self.table)
+        loss = self.beta * (z - q.detach()).square().flatten(1).mean(1)
+        if self.decay is None:
+            loss = loss + (z.detach() - q).square().flatten(1).mean(1)
+        elif self.training:
+            self._count(z.detach().flatten(0, -2), index.flatten())
+        return Quantized(self.cross(z, q.detach()), index, loss)
+
+    def lookup(self, index: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
+        """The codes themselves."""
+        return F.embedding(index, self.table)
+
+    @torch.no_grad()
+    def _count(self, z: Float[Tensor, "m d"], index: Int[Tensor, "m"]) -> None:
+        self.seen_counts += index.bincount(minlength=len(self.table)).to(self.seen_counts)
+        self.seen_sums.index_add_(0, index, z.to(self.seen_sums))
+        self._last = z
+
+    @torch.no_grad()
+    def update(
+        self,
+        reduce: Callable[[Tensor], Tensor] = lambda x: x,
+        generator: Generator | None = None,
+        gather: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        """Move the codes by what was counted since the last update; after each training step, on every process.
+
+        Args:
+            reduce: sums a tensor over processes.
+            gather: rows of every process in the order of ranks, the same number from each.
+            generator: chooses the vectors that revive dead codes, alike on all processes.
+        """
+        if self.decay is None or self._last is None:
+            return
+        counts, sums = reduce(self.seen_counts), reduce(self.seen_sums)
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        self.table.copy_(self.sums / self.counts.clamp_min(1e-5)[:, None])
+        dead = self.counts < self.revive_below
+        if self.revive_below > 0 and dead.any():
+            pool = gather(self._last)
+            chosen = torch.randint(len(pool), (int(dead.sum()),), generator=generator).to(pool.device)
+            self.table[dead] = pool[chosen].to(self.table)
+            self.counts[dead] = 1.0
+            self.sums[dead] = self.table[dead]
+        self.seen_counts.zero_()
+        self.seen_sums.zero_()
+        self._last = None
+
+    @torch.no_grad()
+    def start(self, z: Float[Tensor, "m d"], seed: int = 0) -> None:
+        """Codes from k-means of vectors of the data, before training."""
+        from sklearn.cluster import KMeans
+
+        found = KMeans(len(self.table), n_init=1, random_state=seed).fit(z.double().cpu().numpy()).cluster_centers_
+        self.table.copy_(torch.from_numpy(found))
+        self.sums.copy_(self.table)
+        self.counts.fill_(1.0)
+
+
+class FSQ(nn.Module):
+    """Each coordinate bounded and rounded to one of its levels; no codebook, nothing to collapse ([Mentzer24]).
+
+    The bound is half (1 + eps) tanh(z + shift) - offset with atanh for the shift of even numbers of levels, as in the
+    PyTorch implementations; the paper's own code has tan and 1 - eps, which moves the borders of even levels.
+
+    Args:
+        levels: of each coordinate, at least 2; the number of codes is their product.
+    """
+
+    def __init__(self, levels: Sequence[int]):
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"each coordinate needs at least 2 levels, got {list(levels)}")
+        self.levels = tuple(levels)
+        self.count = nn.Buffer(torch.tensor(self.levels), persistent=False)
+        self.basis = nn.Buffer(torch.tensor([math.prod(self.levels[:i]) for i in range(len(levels))]), persistent=False)
+
+    @property
+    def codes(self) -> int:
+        return math.prod(self.levels)
+
+    def bound(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """z within its levels, before rounding."""
+        half = (self.count - 1) * (1 + 1e-3) / 2
+        offset = torch.where(self.count % 2 == 0, 0.5, 0.0).to(z)
+        shift = (offset / half).atanh()
+        return (z + shift).tanh() * half - offset
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        bounded = self.bound(z)
+        rounded = straight_through(bounded, bounded.round())
+        half = (self.count // 2).to(z)
+        return Quantized(rounded / half, self.index(rounded / half), z.new_zeros(len(z)))
+
+    def index(self, q: Float[Tensor, "... d"]) -> Int[Tensor, "..."]:
+        """The code of quantised coordinates."""
+        return ((q * (self.count // 2)).round().long() + self.count // 2).mul(self.basis).sum(-1)
+
+    def lookup(self, index: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
+        """The coordinates of a code, in [-1, 1]."""
+        each = index[..., None] // self.basis % self.count
+        return (each - self.count // 2) / (self.count // 2)
+
+
+class Residual(nn.Module):
+    """Quantisers one after the other, each of what the ones before left over ([Zeghidour21] algorithm 1).
+
+    Args:
+        quantizers: their codes are the last dimension of `index`.
+    """
+
+    def __init__(self, quantizers: Sequence[nn.Module]):
+        super().__init__()
+        if not quantizers:
+            raise ValueError("a residual quantiser is at least one quantiser")
+        self.quantizers = nn.ModuleList(quantizers)
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        rest, total, indices, loss = z, torch.zeros_like(z), [], z.new_zeros(len(z))
+        for quantizer in self.quantizers:
+            q, index, cost = quantizer(rest)
+            total, rest = total + q, rest - q.detach()
+            indices.append(index)
+            loss = loss + cost
+        return Quantized(straight_through(z, total), torch.stack(indices, -1), loss)
+
+    def lookup(self, index: Int[Tensor, "... m"]) -> Float[Tensor, "... d"]:
+        """The sum of the codes."""
+        return sum(q.lookup(i) for q, i in zip(self.quantizers, index.unbind(-1), strict=True))  # pyright: ignore
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """That of each codebook."""
+        for quantizer in self.quantizers:
+            if isinstance(quantizer, VectorQuantizer):
+                quantizer.update(*args, **kwargs)

@@ -1,0 +1,182 @@
+"""Training latent-variable models and auto-encoders under gen-core's Trainer; the game of a GAN is in `gan`.
+
+What is random in a step is drawn for the global batch and handed to the loss, so that neither the micro-batch nor the
+number of processes changes an update.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gen_core.task import Task, decay_groups
+from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
+from gen_latent.bounds import beta_elbo, dreg, elbo, iwae, kl_terms
+from gen_latent.vae import VAE, HierarchicalVAE
+
+
+class VAETask(Task):
+    """Maximises a bound of a VAE.
+
+    Args:
+        model: what to train.
+        objective: "elbo", by the analytic KL where the prior is standard, times `beta` and with `free_bits`; "iwae" and
+            "dreg", the importance-weighted bound by either gradient, with `k` draws; "tc", which multiplies the total
+            correlation alone by `beta` (Chen et al. 2018), estimated from the batch at hand.
+        k: draws of the latents for each sample.
+        beta: a number, or a function of the step, for warming it up.
+        samples: size of the training data, for "tc".
+        conditions: names of the conditions that follow x in a batch.
+
+    The validation loss is always minus the ELBO, in nats: no warm-up or weight changes what is compared.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        objective: Literal["elbo", "iwae", "dreg", "tc"] = "elbo",
+        *,
+        k: int = 1,
+        beta: float | Callable[[int], float] = 1.0,
+        free_bits: float = 0.0,
+        samples: int = 0,
+        conditions: tuple[str, ...] = (),
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+    ):
+        super().__init__()
+        if objective not in ("elbo", "iwae", "dreg", "tc"):
+            raise ValueError(f"objective is elbo, iwae, dreg or tc, got {objective!r}")
+        if k < 1:
+            raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
+        if objective == "tc" and samples < 2:
+            raise ValueError(f"the total correlation needs samples, the size of the training data, got {samples}")
+        if isinstance(model, HierarchicalVAE) and (
+            objective in ("dreg", "tc") or callable(beta) or beta != 1 or free_bits
+        ):
+            raise ValueError("a hierarchy is trained by the elbo or iwae objective, without beta or free bits")
+        self.model, self.objective, self.k, self.samples, self.conditions = model, objective, k, samples, conditions
+        self.beta = beta if callable(beta) else lambda _: beta
+        self.free_bits = free_bits
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "net": torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.lr, betas=self.betas, fused=True)
+        }
+
+    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
+        x, *cond = self._unpack(batch)
+        if t.step == 0:
+            self.check(x)
+        noise, beta = t.randn(len(x), self.k, self.model.latents), self.beta(t.step)
+        return {"loss": t.minimize("net", lambda *parts: self.loss(*parts, beta=beta), x, noise, *cond)}
+
+    def check(self, x: Tensor) -> None:
+        """Refuse data that the likelihood is not one of."""
+        if check := getattr(self.model.likelihood, "check", None):
+            check(x)
+
+    def loss(
+        self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "b k d"], *cond: Tensor, beta: float = 1.0
+    ) -> Float[Tensor, ""]:
+        """Minus the objective, averaged over samples, in nats per sample."""
+        model, named, e = self.model, dict(zip(self.conditions, cond, strict=True)), noise.movedim(1, 0)
+        if self.objective == "iwae" or isinstance(model, HierarchicalVAE):
+            log_w = model.log_weights(x, self.k, noise=e, **named)
+            return -(iwae(log_w) if self.objective == "iwae" else elbo(log_w)).mean()
+        q = model.encode(x, **named)
+        z = q.at(e)
+        if self.objective == "dreg":
+            return -dreg(model.log_joint(x, z, **named) - q.detach().log_prob(z), z).mean()
+        log_likelihood = model.log_likelihood(x, z, **named).mean(0)
+        if self.objective == "tc":
+            terms = kl_terms(q, z[0], self.samples)
+            return terms.index_code + beta * terms.total_correlation + terms.dimension_wise - log_likelihood.mean()
+        if model.analytic:
+            return -beta_elbo(log_likelihood, model.kl(x, q=q), beta, self.free_bits).mean()
+        cost = (q.log_prob(z) - model.prior.log_prob(z)).mean(0)
+        return (beta * cost - log_likelihood).mean()
+
+    def evaluate(self, batch: Any) -> dict[str, Tensor]:
+        x, *cond = self._unpack(batch)
+        named = dict(zip(self.conditions, cond, strict=True))
+        return {"loss": -elbo(self.model.log_weights(x, self.k, **named))}
+
+    def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
+        x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
+        if len(rest) < len(self.conditions):
+            raise ValueError(f"a batch of {len(rest) + 1} tensors lacks conditions: the model takes {self.conditions}")
+        return x, *rest[: len(self.conditions)]
+
+
+class AutoEncoderTask(Task):
+    """Reconstructs the data from a corrupted version of it by least squares.
+
+    Args:
+        model: what to train; a `QuantizedAutoEncoder`'s commitment is part of the loss, and its codebook is updated
+            after each step by what all processes saw.
+        noise: standard deviation of the corruption.
+        mask: `(uniform numbers (b,), x) -> True where the data are seen`; None shows everything.
+        feature: x -> features whose squared distance is added, such as a frozen network's.
+    """
+
+    def __init__(
+        self,
+        model: AutoEncoder,
+        *,
+        noise: float = 0.0,
+        mask: Callable[[Tensor, Tensor], Tensor] | None = None,
+        feature: Callable[[Tensor], Tensor] | None = None,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ):
+        super().__init__()
+        if noise < 0:
+            raise ValueError(f"noise is a standard deviation and cannot be negative, got {noise}")
+        self.model, self.noise, self.mask = model, noise, mask
+        self._feature = [feature]  # in a list, so that a network is no part of this one's weights
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "net": torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.lr, betas=self.betas, fused=True)
+        }
+
+    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        seen = x + self.noise * t.randn_like(x) if self.noise else x
+        if self.mask is not None:
+            seen = torch.where(self.mask(t.rand(len(x)), x), seen, 0.0)
+        metrics = {"loss": t.minimize("net", self.loss, x, seen)}
+        if isinstance(self.model, QuantizedAutoEncoder) and hasattr(self.model.quantizer, "update"):
+            total = lambda v: t.gather(v[None]).sum(0)
+            generator = torch.Generator().manual_seed(t.key("codes") % 2**63)
+            self.model.quantizer.update(total, generator, t.gather)
+        return metrics
+
+    def loss(self, x: Float[Tensor, "b ..."], seen: Float[Tensor, "b ..."]) -> Float[Tensor, ""]:
+        return self._losses(x, seen).mean()
+
+    def evaluate(self, batch: Any) -> dict[str, Tensor]:
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        return {"loss": self._losses(x, x)}
+
+    def _losses(self, x: Tensor, seen: Tensor) -> Float[Tensor, "b"]:
+        if isinstance(self.model, QuantizedAutoEncoder):
+            y, codes = self.model.parts(seen)
+            cost: Any = codes.loss
+        else:
+            y, cost = self.model(seen), 0.0
+        error = (y - x).square().flatten(1).mean(1) + cost
+        feature = self._feature[0]
+        return error if feature is None else error + (feature(y) - feature(x)).square().flatten(1).mean(1)
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, none of its parameters trained: a fixed measure of likeness."""
+    return network.eval().requires_grad_(False)
