@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from gen_apps.diffusion.model import NETWORKS, Network
 from gen_apps.diffusion.objective import Objective
 from gen_apps.diffusion.samplers import METHODS, SCHEDULES, Sampler
 from gen_apps.diffusion.trained import Trained
-from gen_core import Run
+from gen_core import Run, quality
 from gen_diffusion import MLP, Preconditioned
 
 TINY = "--optim.steps 6 --optim.batch-size 8 --sampler.steps 3 --network.width 8 --machine.device cpu"
@@ -31,6 +32,14 @@ def words_of(page: Path) -> str:
 
 def gen(*words: str) -> None:
     main([part for word in words for part in word.split()])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_intervals():
+    """Of sample quality: most of the time of a tiny run goes into them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "assess", partial(quality.assess, draws=1))
+        yield
 
 
 @pytest.fixture(scope="module")
