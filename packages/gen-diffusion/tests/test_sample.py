@@ -280,13 +280,23 @@ def test_annealed_langevin_reaches_the_mixture():
 
 
 def test_correction_moves_towards_the_level():
-    """Too narrow at a level, Langevin moves widen the cloud to (S^2 + sigma^2) / (1 - snr^2), in high dimension."""
-    g = torch.Generator().manual_seed(0)
-    x = 0.5 * torch.randn(100, 500, generator=g, dtype=torch.float64)
+    """Its moves leave one variance as it is: T / (1 - a / (2 T)) with T = S^2 + sigma^2 and a = 2 (snr sigma)^2."""
     stay = lambda denoise, x, sigma, sigma_next, **_: (x, x)
+    total, size = S**2 + 1.0, 2 * 0.3**2
     levels = torch.tensor([1.1, 1.0], dtype=torch.float64)
-    wide = sample(gaussian, x, levels, corrected(stay, snr=0.3, n=60), generator=g)
-    assert wide.square().mean().item() == pytest.approx((S**2 + 1) / (1 - 0.3**2), rel=0.02)
+    x = torch.full((1, 1), math.sqrt(total / (1 - size / (2 * total))), dtype=torch.float64)
+    moved, _ = corrected(stay, 0.3)(gaussian, x, *levels, randn_like=torch.zeros_like)
+    fresh, _ = corrected(stay, 0.3)(gaussian, torch.zeros_like(x), *levels, randn_like=torch.ones_like)
+    assert (moved**2 + fresh**2).item() == pytest.approx((x**2).item())
+
+
+def test_predictor_and_corrector_sample_points_in_the_plane():
+    """Two dimensions, where a step that divides by each sample's own score would throw some of them far away."""
+    mixture, g = lattice(2), torch.Generator().manual_seed(0)
+    x = 160 * torch.randn(2000, 2, generator=g).double()
+    x = sample(mixture, x, karras(40, sigma_max=160.0), corrected(), generator=g)
+    gap = mixture.log_prob(mixture.sample(2000, g)).mean() - mixture.log_prob(x).mean()
+    assert abs(gap) < 0.15
 
 
 @pytest.mark.parametrize("step", [euler, heun, flow_heun, dpmpp_2m, dpmpp_2m_sde(), ddim(0.5), ancestral(), churn(9.0)])
@@ -329,7 +339,7 @@ def test_levels_that_do_not_decrease_are_refused(sigmas):
     [
         (lambda: ddim(1.5), "from 0 to 1"),
         (lambda: dpmpp_2m_sde(-1.0), "cannot be negative"),
-        (lambda: corrected(snr=0.0), "snr > 0"),
+        (lambda: corrected(snr=0.0), r"\(0, 1\)"),
         (lambda: annealed_langevin(5.0), r"\(0, 4\)"),
     ],
 )

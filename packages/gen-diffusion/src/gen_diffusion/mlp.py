@@ -25,7 +25,7 @@ class Block(nn.Module):
 class MLP(nn.Module):
     """Residual blocks on vectors, each told the noise level and the class; its first output is exactly 0.
 
-    The input also goes straight to the output, times a gain that depends on the condition: at high noise the views eps, v
+    The input also goes straight to the output, times a gain that depends on the condition: at high noise the views eps
     and velocity are nearly the input itself, and a network that has to rebuild it never quite does.
 
     Args:

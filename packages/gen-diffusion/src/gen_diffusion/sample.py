@@ -41,7 +41,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gen_diffusion.denoise import Denoiser, column
+from gen_diffusion.denoise import Denoiser
 from gen_diffusion.noise import randn_like
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # a denoiser whose conditions are already given
@@ -251,24 +251,23 @@ def corrected(step: Step = euler, snr: float = 0.16, n: int = 1) -> Step:
 
     Args:
         step: the predictor.
-        snr: r in the size 2 (r |z| / |score|)^2 of a move, for each sample on its own.
+        snr: r in the size 2 (r sigma)^2 of a move. The paper has |z| / |score| in place of sigma, averaged over the
+            batch, which ties samples to each other; that ratio is sigma where noise outweighs the data, and for single
+            samples of few dimensions it is sometimes huge.
         n: moves; none follow the step to 0.
 
     Raises:
-        ValueError: unless snr > 0 and n >= 0.
+        ValueError: unless 0 < snr < 1, beyond which the moves diverge, and n >= 0.
     """
-    if not snr > 0 or n < 0:
-        raise ValueError(f"corrected needs snr > 0 and n >= 0, got snr={snr} and n={n}")
+    if not 0 < snr < 1 or n < 0:
+        raise ValueError(f"corrected needs snr in (0, 1) and n >= 0, got snr={snr} and n={n}")
 
     def both(
         denoise: Denoise, x: Tensor, sigma: Tensor, sigma_next: Tensor, *, randn_like: Any, **context: Any
     ) -> tuple[Tensor, Tensor]:
         x, x0 = step(denoise, x, sigma, sigma_next, randn_like=randn_like, **context)
         for _ in range(n if sigma_next > 0 else 0):
-            score, z = (denoise(x, sigma_next) - x) / sigma_next**2, randn_like(x)
-            size = 2 * (snr * z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)) ** 2
-            size = column(size, x)
-            x = x + size * score + (2 * size).sqrt() * z
+            x = x + 2 * snr**2 * (denoise(x, sigma_next) - x) + 2 * snr * sigma_next * randn_like(x)
         return x, x0
 
     return both

@@ -32,12 +32,14 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
         rho: 1 is uniform spacing; larger values place more steps at low noise.
 
     Raises:
-        ValueError: unless `n >= 2` and `0 < sigma_min < sigma_max`, both finite.
+        ValueError: unless `n >= 2`, `0 < sigma_min < sigma_max`, both finite, and `rho > 0`.
 
     >>> karras(3, 1.0, 4.0, rho=1.0).tolist()
     [4.0, 2.5, 1.0, 0.0]
     """
     _check("karras", n, sigma_min, sigma_max)
+    if not rho > 0:
+        raise ValueError(f"karras needs rho > 0, got {rho}")
     hi, lo = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return _then_zero((hi + _ramp(n) * (lo - hi)) ** rho)
 
