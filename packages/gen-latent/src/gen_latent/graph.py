@@ -5,7 +5,7 @@
             "image": (nn.LazyConv2d(8, 3), "picture"),
             "table": (nn.LazyLinear(8), "numbers"),
             "both": (Concat(), "flat", "table"),
-            "flat": (Mean(), "image"),
+            "flat": (Apply(lambda h: h.mean((2, 3))), "image"),
             "class": (nn.LazyLinear(10), "both"),
         },
         outputs=("class",),
@@ -22,6 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gen_core.task import evaluating
 
 Node = tuple[Any, ...]  # (module, name of its first argument, ...)
 
@@ -31,84 +34,116 @@ class Graph(nn.Module):
 
     Args:
         nodes: name -> (module, names of its arguments).
-        outputs: names that a call answers with.
+        outputs: names that a call answers with; what they do not need is kept, for `sub`, and not computed.
 
     Raises:
-        ValueError: naming the node, for a cycle, a module without arguments or an output that nothing makes.
+        ValueError: naming the node, for a cycle, a module without arguments, a name that cannot be, or an output that
+            nothing makes.
     """
 
     def __init__(self, nodes: Mapping[str, Node], outputs: Sequence[str]):
         super().__init__()
         if not outputs:
             raise ValueError("a graph answers with at least one output; name a node")
-        for name, (module, *arguments) in nodes.items():
-            if not isinstance(module, nn.Module) or not arguments or "." in name:
-                raise ValueError(f"node {name!r} must be (module, argument names ...) under a name without dots")
-            self.add_module(name, module)
-        self.arguments = {name: tuple(arguments) for name, (_, *arguments) in nodes.items()}
+        self.arguments: dict[str, tuple[str, ...]] = {}
         self.outputs = tuple(outputs)
-        self.order = tuple(self._order(self.outputs))
-        made = set(self.order)
-        self.inputs = tuple(dict.fromkeys(a for n in self.order for a in self.arguments[n] if a not in made))
+        self.order: tuple[str, ...] = ()
+        self.inputs: tuple[str, ...] = ()
+        for name, (module, *arguments) in nodes.items():
+            if not isinstance(module, nn.Module) or not arguments:
+                raise ValueError(f"node {name!r} must be (module, argument name, ...); a function is a node by Apply")
+            if not name or "." in name or hasattr(self, name):
+                raise ValueError(f"node {name!r} cannot be called so: it is empty, has a dot or is taken; rename it")
+            self.add_module(name, module)
+            self.arguments[name] = tuple(arguments)
         for name in self.outputs:
             if name not in self.arguments:
                 raise ValueError(f"output {name!r} is no node; the nodes are {', '.join(self.arguments)}")
+        self._order(self.arguments)  # a cycle anywhere is an error
+        self.order = tuple(self._order(self.outputs))
+        made = set(self.order)
+        self.inputs = tuple(dict.fromkeys(a for n in self.order for a in self.arguments[n] if a not in made))
 
-    def _order(self, wanted: Iterable[str], stop: frozenset[str] = frozenset()) -> list[str]:
+    def _order(self, wanted: Iterable[str], stop: Sequence[str] = ()) -> list[str]:
         """The nodes behind `wanted`, each after what it needs; nothing behind the names in `stop`."""
         order: list[str] = []
-        open_: list[str] = []
+        path: list[str] = []
 
         def visit(name: str) -> None:
             if name in order or name not in self.arguments or name in stop:
                 return
-            if name in open_:
-                raise ValueError(f"node {name!r} needs itself: {' <- '.join([*open_[open_.index(name) :], name])}")
-            open_.append(name)
+            if name in path:
+                raise ValueError(f"node {name!r} needs itself: {' <- '.join([*path[path.index(name) :], name])}")
+            path.append(name)
             for argument in self.arguments[name]:
                 visit(argument)
-            open_.pop()
+            path.pop()
             order.append(name)
 
         for name in wanted:
             visit(name)
         return order
 
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, **inputs: Any) -> dict[str, Any]:
         """Every output by its name.
 
         Raises:
-            ValueError: naming it, for an input that is missing or not known.
+            ValueError: for an input that is missing, naming the node that needs it, or that is not known.
         """
-        if missing := [name for name in self.inputs if name not in inputs]:
-            raise ValueError(f"input {missing[0]!r} is missing; this graph takes {', '.join(self.inputs)}")
-        if extra := [name for name in inputs if name not in self.inputs]:
-            raise ValueError(f"input {extra[0]!r} is not known; this graph takes {', '.join(self.inputs)}")
-        tensors = dict(inputs)
-        for name in self.order:
-            tensors[name] = getattr(self, name)(*(tensors[a] for a in self.arguments[name]))
+        tensors = self._run(inputs)
         return {name: tensors[name] for name in self.outputs}
 
+    def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """All tensors by name."""
+        takes = f"this graph takes {', '.join(self.inputs)}"
+        for name in self.inputs:
+            if name not in tensors:
+                node = next(n for n in self.order if name in self.arguments[n])
+                raise ValueError(f"input {name!r}, which node {node!r} needs, is missing; {takes}")
+        for name in tensors:
+            if name not in self.inputs:
+                raise ValueError(f"input {name!r} is not known; {takes}")
+        for name in self.order:
+            tensors[name] = getattr(self, name)(*[tensors[a] for a in self.arguments[name]])
+        return tensors
+
     def sub(self, outputs: Sequence[str], inputs: Sequence[str] = ()) -> "Graph":
-        """The part that leads to `outputs`, from `inputs` where those are named; it shares the modules."""
-        stop = frozenset(inputs)
-        if unknown := [n for n in (*outputs, *inputs) if n not in self.arguments and n not in self.inputs]:
-            raise ValueError(f"{unknown[0]!r} is no tensor of this graph; there are {', '.join(self.arguments)}")
-        names = self._order(outputs, stop)
+        """The part that leads to `outputs`, from `inputs` where those are named; it shares the modules.
+
+        Raises:
+            ValueError: for a name that is no tensor of this graph, or an input that no output needs.
+        """
+        names = self._order(outputs, inputs)
+        needed = {a for n in names for a in self.arguments[n]}
+        for name in (*outputs, *inputs):
+            if name not in self.arguments and name not in self.inputs:
+                raise ValueError(f"{name!r} is no tensor of this graph; there are {', '.join(self.arguments)}")
+        for name in inputs:
+            if name not in needed:
+                raise ValueError(f"input {name!r} leads to none of the outputs {', '.join(outputs)}; leave it out")
         return Graph({n: (getattr(self, n), *self.arguments[n]) for n in names}, outputs)
 
-    def summary(self) -> str:
-        """One line per node: its name, its module, what it is made of, its parameters (counted where first used)."""
-        rows, seen = [("node", "module", "from", "parameters")], set[int]()
+    @torch.no_grad()
+    def summary(self, **inputs: Any) -> str:
+        """One line per node: its module, what it is made of, its parameters (counted where first used).
+
+        With inputs also the shape of its output, from one call in evaluation mode.
+        """
+        tensors = {}
+        if inputs:
+            with evaluating(self):
+                tensors = self._run(dict(inputs))
+        rows, seen = [("node", "module", "from", "shape", "parameters")], set[int]()
         for name in self.order:
             module = getattr(self, name)
             own = [p for p in module.parameters() if id(p) not in seen]
             seen |= {id(p) for p in own}
-            lazy = any(isinstance(p, nn.parameter.UninitializedParameter) for p in own)
-            count = "at the first call" if lazy else f"{sum(p.numel() for p in own):,}"
-            rows.append((name, type(module).__name__, ", ".join(self.arguments[name]), count))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+            count = "at the first call" if any(map(is_lazy, own)) else f"{sum(p.numel() for p in own):,}"
+            shape = str(tuple(getattr(tensors.get(name), "shape", ()))) if inputs else ""
+            rows.append((name, type(module).__name__, ", ".join(self.arguments[name]), shape, count))
+        kept = [i for i in range(5) if inputs or i != 3]
+        widths = {i: max(len(row[i]) for row in rows) for i in kept}
+        return "\n".join("  ".join(row[i].ljust(widths[i]) for i in kept).rstrip() for row in rows)
 
 
 class Concat(nn.Module):

@@ -4,11 +4,13 @@
     z, index, loss = quantizer(encoder(x))              # "b n d": any number of vectors per sample
 
 `loss` is one number per sample, averaged over its vectors, the same in training and evaluation; gradients reach the
-encoder through `z`. A codebook that learns by moving averages is updated from what it counted with `update`, which the
-training task calls once after each step: so neither the micro-batch nor the number of processes changes it.
+encoder through `z`. A codebook that learns by moving averages counts what it sees in training mode while gradients are
+recorded, and moves by it in `update`, which the training task calls once after each step: so evaluation does not move
+it, and micro-batches or several processes move it as one batch would.
 
 [Oord17] Neural discrete representation learning, arXiv:1711.00937.
 [Razavi19] Generating diverse high-fidelity images with VQ-VAE-2, arXiv:1906.00446.
+[Dhariwal20] Jukebox: a generative model for music, arXiv:2005.00341.
 [Fifty24] Restructuring vector quantization with the rotation trick, arXiv:2410.06424.
 [Mentzer24] Finite scalar quantization: VQ-VAE made simple, arXiv:2309.15505.
 [Zeghidour21] SoundStream: an end-to-end neural audio codec, arXiv:2107.03312.
@@ -28,15 +30,23 @@ class Quantized(NamedTuple):
     """The quantised vectors, which codes they are, and what the commitment costs each sample."""
 
     z: Float[Tensor, "b n d"]
-    index: Int[Tensor, "b ..."]
+    index: Int[Tensor, "b ..."]  # pyright: ignore[reportIncompatibleMethodOverride]  # tuple.index, which nobody needs
     loss: Float[Tensor, "b"]
 
 
 def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tensor, "..."]:
-    """Index of the code at the least Euclidean distance; in at least single precision, ties to the first."""
+    """Index of the code at the least Euclidean distance; in at least single precision, ties to the first.
+
+    By |z - c|^2 / 2 without |z|^2 / 2, which is alike for all codes; both about the codes' mean, lest large squares
+    cancel.
+    """
     with torch.autocast(z.device.type, enabled=False):
-        z, codes = (v.detach().to(torch.promote_types(v.dtype, torch.float32)) for v in (z, codes))
-        return (codes.square().sum(1) - 2 * z @ codes.T).argmin(-1)
+        dtype = torch.promote_types(torch.promote_types(z.dtype, codes.dtype), torch.float32)
+        z, codes = z.detach().to(dtype), codes.detach().to(dtype)
+        middle = codes.mean(0)
+        centred = codes - middle
+        distance = torch.addmm(centred.square().sum(1) / 2, (z - middle).flatten(0, -2), centred.T, alpha=-1)
+        return distance.argmin(1).unflatten(0, z.shape[:-1])
 
 
 def straight_through(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
@@ -45,7 +55,7 @@ def straight_through(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Fl
 
 
 def rotation(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-    """`q`, as z rotated and scaled onto it by a constant map: a gradient keeps its angle to z ([Fifty24] eq. 4)."""
+    """`q`, as z turned and scaled onto it by a constant map: a gradient keeps its angle to them ([Fifty24] eq. 4)."""
     with torch.no_grad():
         size_z, size_q = (v.norm(dim=-1, keepdim=True).clamp_min(1e-6) for v in (z, q))
         e, e_q = z / size_z, q / size_q
@@ -53,6 +63,15 @@ def rotation(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tens
         scale = size_q / size_z
     turned = z - 2 * (z * r).sum(-1, keepdim=True) * r + 2 * (z * e).sum(-1, keepdim=True) * e_q
     return scale * turned
+
+
+_GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight_through": straight_through, "rotation": rotation}
+
+
+def _crossing(gradient: str) -> Callable[[Tensor, Tensor], Tensor]:
+    if gradient not in _GRADIENTS:
+        raise ValueError(f"gradient is 'straight_through' or 'rotation', got {gradient!r}")
+    return _GRADIENTS[gradient]
 
 
 def perplexity(index: Int[Tensor, "*n"], codes: int) -> Float[Tensor, ""]:
@@ -88,27 +107,30 @@ class VectorQuantizer(nn.Module):
             raise ValueError(f"a codebook has at least one code of at least one dimension, got {codes} of {dim}")
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay is the share of the old averages that is kept, in [0, 1), got {decay}")
-        if gradient not in ("straight_through", "rotation"):
-            raise ValueError(f"gradient is 'straight_through' or 'rotation', got {gradient!r}")
-        self.decay, self.beta, self.revive_below = decay, beta, revive_below
-        self.cross: Callable[[Tensor, Tensor], Tensor] = {"straight_through": straight_through, "rotation": rotation}[
-            gradient
-        ]
+        if decay is None and revive_below:
+            raise ValueError(f"revive_below={revive_below} needs moving counts; give a decay, or leave it at 0")
+        self.decay, self.beta, self.revive_below, self.cross = decay, beta, revive_below, _crossing(gradient)
         table = torch.randn(codes, dim) / math.sqrt(dim)
         self.table = nn.Parameter(table) if decay is None else nn.Buffer(table)
-        self.counts = nn.Buffer(torch.ones(codes))  # moving averages, begun as if each code had been seen once
-        self.sums = nn.Buffer(table.clone())
-        self.seen_counts = nn.Buffer(torch.zeros(codes), persistent=False)  # since the last update
-        self.seen_sums = nn.Buffer(torch.zeros(codes, dim), persistent=False)
-        self._last: Tensor | None = None  # vectors to revive codes with
+        if decay is not None:
+            often = max(1.0, revive_below)
+            self.counts = nn.Buffer(torch.full((codes,), often))  # moving averages, begun as if each code had been seen
+            self.sums = nn.Buffer(often * table)
+            self.seen_counts = nn.Buffer(torch.zeros(codes), persistent=False)  # since the last update
+            self.seen_sums = nn.Buffer(torch.zeros(codes, dim), persistent=False)
+        self._pool: list[Tensor] = []  # the vectors themselves, to revive codes with
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        if z.shape[-1] != self.table.shape[1]:
+            raise ValueError(
+                f"the codes have {self.table.shape[1]} dimensions but the vectors {z.shape[-1]}; use as many"
+            )
         index = nearest(z, self.table)
         q = F.embedding(index, self.table)
         loss = self.beta * (z - q.detach()).square().flatten(1).mean(1)
         if self.decay is None:
             loss = loss + (z.detach() - q).square().flatten(1).mean(1)
-        elif self.training:
+        elif self.training and torch.is_grad_enabled():
             self._count(z.detach().flatten(0, -2), index.flatten())
         return Quantized(self.cross(z, q.detach()), index, loss)
 
@@ -120,55 +142,72 @@ class VectorQuantizer(nn.Module):
     def _count(self, z: Float[Tensor, "m d"], index: Int[Tensor, "m"]) -> None:
         self.seen_counts += index.bincount(minlength=len(self.table)).to(self.seen_counts)
         self.seen_sums.index_add_(0, index, z.to(self.seen_sums))
-        self._last = z
+        if self.revive_below:
+            self._pool.append(z)
 
     @torch.no_grad()
     def update(
         self,
         reduce: Callable[[Tensor], Tensor] = lambda x: x,
+        rank: int = 0,
         generator: Generator | None = None,
-        gather: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:
         """Move the codes by what was counted since the last update; after each training step, on every process.
 
         Args:
-            reduce: sums a tensor over processes.
-            gather: rows of every process in the order of ranks, the same number from each.
+            reduce: sums a tensor over processes, each of which saw as many vectors.
+            rank: of this process.
             generator: chooses the vectors that revive dead codes, alike on all processes.
         """
-        if self.decay is None or self._last is None:
+        if self.decay is None:
             return
-        counts, sums = reduce(self.seen_counts), reduce(self.seen_sums)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        self.table.copy_(self.sums / self.counts.clamp_min(1e-5)[:, None])
-        dead = self.counts < self.revive_below
-        if self.revive_below > 0 and dead.any():
-            pool = gather(self._last)
-            chosen = torch.randint(len(pool), (int(dead.sum()),), generator=generator).to(pool.device)
-            self.table[dead] = pool[chosen].to(self.table)
-            self.counts[dead] = 1.0
-            self.sums[dead] = self.table[dead]
+        self.counts.lerp_(reduce(self.seen_counts), 1 - self.decay)
+        self.sums.lerp_(reduce(self.seen_sums), 1 - self.decay)
+        alive = self.counts > 1e-5  # below, both averages run out of digits: the code stays where it is
+        self.table.copy_(torch.where(alive[:, None], self.sums / self.counts[:, None], self.table))
+        if self.revive_below:
+            self._revive((self.counts < self.revive_below).nonzero().flatten(), reduce, rank, generator)
         self.seen_counts.zero_()
         self.seen_sums.zero_()
-        self._last = None
+        self._pool = []
+
+    def _revive(
+        self, dead: Int[Tensor, "m"], reduce: Callable[[Tensor], Tensor], rank: int, generator: Generator | None
+    ) -> None:
+        """Put different vectors of the step in the place of dead codes; their averages begin anew ([Dhariwal20])."""
+        if not len(dead):
+            return
+        mine = torch.cat(self._pool) if self._pool else self.table[:0]
+        everyone = int(reduce(torch.tensor(len(mine), device=dead.device)))
+        chosen = torch.randperm(everyone, generator=generator)[: len(dead)].to(dead.device) - rank * len(mine)
+        dead, owned = dead[: len(chosen)], (chosen >= 0) & (chosen < len(mine))
+        fresh = torch.zeros_like(self.table[dead])
+        fresh[owned] = mine[chosen[owned]].to(fresh)
+        self.table[dead] = reduce(fresh)
+        self.counts[dead] = max(1.0, self.revive_below)
+        self.sums[dead] = self.counts[dead][:, None] * self.table[dead]
 
     @torch.no_grad()
     def start(self, z: Float[Tensor, "m d"], seed: int = 0) -> None:
         """Codes from k-means of vectors of the data, before training."""
         from sklearn.cluster import KMeans
 
-        found = KMeans(len(self.table), n_init=1, random_state=seed).fit(z.double().cpu().numpy()).cluster_centers_
+        if len(z) < len(self.table):
+            raise ValueError(f"{len(self.table)} codes cannot start from {len(z)} vectors; give at least as many")
+        means = KMeans(len(self.table), n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+        found = means.fit(z.double().cpu().numpy()).cluster_centers_
         self.table.copy_(torch.from_numpy(found))
-        self.sums.copy_(self.table)
-        self.counts.fill_(1.0)
+        if self.decay is not None:
+            self.counts.fill_(max(1.0, self.revive_below))
+            self.sums.copy_(self.counts[:, None] * self.table)
 
 
 class FSQ(nn.Module):
     """Each coordinate bounded and rounded to one of its levels; no codebook, nothing to collapse ([Mentzer24]).
 
-    The bound is half (1 + eps) tanh(z + shift) - offset with atanh for the shift of even numbers of levels, as in the
-    PyTorch implementations; the paper's own code has tan and 1 - eps, which moves the borders of even levels.
+    The bound of L levels is (L - 1) (1 + eps) / 2 tanh(z + shift) - offset with eps = .001, an offset of 1/2 for even L
+    and 0 for odd, and the shift that keeps 0 at 0: as in vector-quantize-pytorch. The paper's own code has 1 - eps, and
+    tan for atanh, which moves the borders of even levels.
 
     Args:
         levels: of each coordinate, at least 2; the number of codes is their product.
@@ -194,10 +233,14 @@ class FSQ(nn.Module):
         return (z + shift).tanh() * half - offset
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
-        bounded = self.bound(z)
+        if z.shape[-1] != len(self.levels):
+            raise ValueError(
+                f"{len(self.levels)} levels were given for vectors of {z.shape[-1]} dimensions; give one each"
+            )
+        bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
         rounded = straight_through(bounded, bounded.round())
-        half = (self.count // 2).to(z)
-        return Quantized(rounded / half, self.index(rounded / half), z.new_zeros(len(z)))
+        q = rounded / (self.count // 2)
+        return Quantized(q, self.index(q.detach()), q.new_zeros(len(z)))
 
     def index(self, q: Float[Tensor, "... d"]) -> Int[Tensor, "..."]:
         """The code of quantised coordinates."""
@@ -214,22 +257,28 @@ class Residual(nn.Module):
 
     Args:
         quantizers: their codes are the last dimension of `index`.
+        gradient: how the encoder's gradient crosses all of them at once; their own way is not used.
     """
 
-    def __init__(self, quantizers: Sequence[nn.Module]):
+    def __init__(
+        self,
+        quantizers: Sequence[nn.Module],
+        *,
+        gradient: Literal["straight_through", "rotation"] = "straight_through",
+    ):
         super().__init__()
         if not quantizers:
             raise ValueError("a residual quantiser is at least one quantiser")
-        self.quantizers = nn.ModuleList(quantizers)
+        self.quantizers, self.cross = nn.ModuleList(quantizers), _crossing(gradient)
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
         rest, total, indices, loss = z, torch.zeros_like(z), [], z.new_zeros(len(z))
         for quantizer in self.quantizers:
             q, index, cost = quantizer(rest)
-            total, rest = total + q, rest - q.detach()
+            rest, total = rest - q.detach(), total + q.detach()
             indices.append(index)
             loss = loss + cost
-        return Quantized(straight_through(z, total), torch.stack(indices, -1), loss)
+        return Quantized(self.cross(z, total), torch.stack(indices, -1), loss)
 
     def lookup(self, index: Int[Tensor, "... m"]) -> Float[Tensor, "... d"]:
         """The sum of the codes."""

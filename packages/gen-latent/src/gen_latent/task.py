@@ -154,9 +154,8 @@ class AutoEncoderTask(Task):
             seen = torch.where(self.mask(t.rand(len(x)), x), seen, 0.0)
         metrics = {"loss": t.minimize("net", self.loss, x, seen)}
         if isinstance(self.model, QuantizedAutoEncoder) and hasattr(self.model.quantizer, "update"):
-            total = lambda v: t.gather(v[None]).sum(0)
             generator = torch.Generator().manual_seed(t.key("codes") % 2**63)
-            self.model.quantizer.update(total, generator, t.gather)
+            self.model.quantizer.update(lambda v: t.reduce(v, "sum"), t.rank, generator)
         return metrics
 
     def loss(self, x: Float[Tensor, "b ..."], seen: Float[Tensor, "b ..."]) -> Float[Tensor, ""]:
