@@ -24,9 +24,11 @@ def reconstruction_score(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b 
 
 
 @torch.no_grad()
-def manifold_score(bank: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], k: int = 1) -> Float[Tensor, "b"]:
-    """Distance to the `k`-th nearest of the reconstructed training data: what a good auto-encoder can make at all."""
-    return neighbour_score(bank, x, k)
+def manifold_score(
+    model: Callable[[Tensor], Tensor], normal: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], k: int = 1
+) -> Float[Tensor, "b"]:
+    """Distance to the `k`-th nearest reconstruction of the normal data: to what the model makes of them, not of x."""
+    return neighbour_score(model(normal), x, k)
 
 
 def likelihood_score(
@@ -58,4 +60,4 @@ def threshold(scores: Float[Tensor, "n"], false_positive_rate: float) -> float:
             f"it takes a rate in (0, 1) and at least 1 / rate normal samples"
         )
     ordered = scores.double().sort(descending=True).values
-    return ordered[int(len(scores) * false_positive_rate)].item()
+    return ordered[int(len(scores) * false_positive_rate + 1e-9)].item()

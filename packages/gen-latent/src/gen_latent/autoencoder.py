@@ -1,7 +1,7 @@
 """Auto-encoders, which know the scale of their own latents; what they are trained on; how corruption is made.
 
     ae = AutoEncoder(ConvEncoder(3, 32, 64), ConvDecoder(3, 32, 64))
-    ae.fit_scale(pictures)                     # after training: mean and deviation of the latents, saved with the weights
+    ae.fit_scale(pictures)                     # after training: mean and deviation of the latents, saved with weights
     z = ae.encode(x)                           # of mean 0 and unit deviation
     x = ae.decode(z)                           # undoes the same scale: nobody has a factor to forget
 
@@ -19,6 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from gen_core.task import evaluating
 from gen_latent.distributions import randn
 from gen_latent.quantize import Quantized
 
@@ -44,11 +45,11 @@ class AutoEncoder(nn.Module):
 
     def features(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d ..."]:
         """What the encoder answers."""
-        return self.encoder(x)
+        return self.encoder(x).to(x.dtype)  # under autocast a network answers in 16 bits
 
     def restore(self, z: Float[Tensor, "b d ..."]) -> Float[Tensor, "b ..."]:
         """What the decoder makes of it."""
-        return self.decoder(z)
+        return self.decoder(z).to(z.dtype)
 
     def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """The reconstruction."""
@@ -70,12 +71,11 @@ class AutoEncoder(nn.Module):
         Raises:
             ValueError: for a latent that never changes, or fewer than two values of each.
         """
-        was, _ = self.training, self.eval()
         n, first, second = 0, torch.zeros(self.latents).double(), torch.zeros(self.latents).double()
-        for x in (batches,) if isinstance(batches, Tensor) else batches:
-            z = self.features(x).double().cpu().movedim(1, 0).flatten(1)
-            n, first, second = n + z.shape[1], first + z.sum(1), second + z.square().sum(1)
-        self.train(was)
+        with evaluating(self):
+            for x in (batches,) if isinstance(batches, Tensor) else batches:
+                z = self.features(x).double().cpu().movedim(1, 0).flatten(1)
+                n, first, second = n + z.shape[1], first + z.sum(1), second + z.square().sum(1)
         if n < 2:
             raise ValueError(f"the scale of latents is measured on at least 2 samples, got {n}")
         mean = first / n
@@ -100,7 +100,7 @@ class QuantizedAutoEncoder(AutoEncoder):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, quantizer: nn.Module, latents: int):
         super().__init__(encoder, decoder, latents)
-        self.quantizer = quantizer
+        self.quantizer: Any = quantizer
 
     def quantize(self, z: Float[Tensor, "b d ..."]) -> Quantized:
         """The codes of a latent map, as vectors "b n d"."""
@@ -108,12 +108,12 @@ class QuantizedAutoEncoder(AutoEncoder):
 
     def features(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d ..."]:
         """The quantised map."""
-        z = self.encoder(x)
+        z = self.encoder(x).to(x.dtype)
         return rearrange(self.quantize(z).z, "b n d -> b d n").reshape(z.shape)
 
     def parts(self, x: Float[Tensor, "b ..."]) -> tuple[Float[Tensor, "b ..."], Quantized]:
         """The reconstruction and the codes that it is made from."""
-        z = self.encoder(x)
+        z = self.encoder(x).to(x.dtype)
         codes = self.quantize(z)
         return self.restore(rearrange(codes.z, "b n d -> b d n").reshape(z.shape)), codes
 

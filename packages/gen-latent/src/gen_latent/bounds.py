@@ -1,7 +1,7 @@
 """One number for every latent-variable model, ln w = ln p(x, z) - ln q(z | x), and what follows from it.
 
-A model answers `log_weights(x, k) -> (k, b)` for k draws of the latents of each of b samples. Its mean over draws is the
-evidence lower bound, its log-mean-exp a tighter one, and both are of ln p(x) in nats, per sample:
+A model answers `log_weights(x, k) -> (k, b)` for k draws of the latents of each of b samples. Its mean over draws is
+the evidence lower bound, its log-mean-exp a tighter one, and both are of ln p(x) in nats, per sample:
 
     log_w = model.log_weights(x, 50)
     elbo(log_w) <= iwae(log_w) <= ln p(x), in expectation
@@ -15,16 +15,19 @@ evidence lower bound, its log-mean-exp a tighter one, and both are of ln p(x) in
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from gen_core.task import evaluating
 from gen_latent.distributions import LOG_2PI, Normal
 
 
+@runtime_checkable
 class LatentModel(Protocol):
     """What has a bound."""
 
@@ -58,14 +61,21 @@ def nll(
 ) -> Float[Tensor, "b"]:
     """-ln p(x) by `k` importance samples, in nats: an upper bound in expectation, tight as k grows ([Burda16]).
 
+    A module is in evaluation mode meanwhile.
+
     Args:
-        chunk: draws at a time, to fit memory; the estimate does not depend on it but for the draws themselves.
+        chunk: draws at a time, to fit memory; it changes no value but the draws themselves.
+
+    Raises:
+        ValueError: for fewer than one draw, or data that the model's likelihood is no density of.
     """
     if k < 1 or chunk < 1:
         raise ValueError(f"nll needs at least one draw, and one at a time; got k={k} and chunk={chunk}")
-    parts = [
-        model.log_weights(x, min(chunk, k - i), generator=generator, **cond).logsumexp(0) for i in range(0, k, chunk)
-    ]
+    if check := getattr(model, "check", None):
+        check(x)
+    with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+        draws = [min(chunk, k - i) for i in range(0, k, chunk)]
+        parts = [model.log_weights(x, m, generator=generator, **cond).logsumexp(0) for m in draws]
     return math.log(k) - torch.stack(parts).logsumexp(0)
 
 
@@ -88,8 +98,11 @@ def dreg(log_w: Float[Tensor, "k b"], z: Float[Tensor, "k b d"]) -> Float[Tensor
     Its gradient has the expectation of `iwae`'s, with less variance: the encoder's share is sum w~^2 d ln w / dz.
 
     Args:
-        log_w: of draws `z`, with the posterior in the denominator held constant (`VAE.log_weights(stop=True)`).
+        log_w: of draws `z`, with the posterior in the denominator held constant.
         z: the draws, reparameterised, on the graph of `log_w`.
+
+    z, log_q = vae.infer(x, 50, stop=True)
+    loss = -dreg(vae.log_joint(x, z) - log_q, z).mean()
     """
     weight = log_w.detach().softmax(0)
     if z.requires_grad:
@@ -144,5 +157,5 @@ def kl_terms(q: Normal, z: Float[Tensor, "b d"], n: int, prior: Normal | None = 
 
 
 def active_units(means: Float[Tensor, "n d"], threshold: float = 1e-2) -> int:
-    """Latents whose posterior mean varies over the data by more than `threshold`, a variance ([Burda16] section 5.2)."""
+    """Latents whose posterior mean has a variance above `threshold` over the data ([Burda16] section 5.2)."""
     return int((means.var(0) > threshold).sum())

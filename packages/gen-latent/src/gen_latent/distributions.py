@@ -61,7 +61,16 @@ class Normal:
         return self.at(randn(self.mean.shape, self.mean, generator))
 
     def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Of `x`, "b ..." or with leading dimensions of its own, "k b ...": one number for each "k b"."""
+        """Of `x`, "b ..." or with leading dimensions of its own, "k b ...": one number for each "k b".
+
+        Raises:
+            ValueError: when a sample of `x` has another shape than the mean's, which would broadcast.
+        """
+        if x.shape[x.ndim - self.mean.ndim + 1 :] != self.mean.shape[1:]:
+            raise ValueError(
+                f"samples have shape {tuple(x.shape[x.ndim - self.mean.ndim + 1 :])} but the mean "
+                f"{tuple(self.mean.shape[1:])}; give the network the shape of the data as its output"
+            )
         each = -0.5 * (((x - self.mean) / self.std) ** 2 + LOG_2PI) - self.std.log()
         return each.flatten(x.ndim - self.mean.ndim + 1).sum(-1)
 
@@ -118,10 +127,13 @@ class Bernoulli:
 class Gaussian(nn.Module):
     """Normal data about the decoder's output, with one standard deviation for all, learned by default.
 
+    sigma^2 = floor^2 + exp(2 log_excess): it never falls below `floor`, where a constant pixel would send an unbounded
+    density, and its gradient does not vanish there as that of a clamp.
+
     Args:
         sigma: its first value, in the units of the data.
         learn: whether it is a parameter. [Rybkin21] instead set it to its optimum, which `fit` does.
-        floor: what it never falls below, in training or in `fit`: a constant pixel would make the density unbounded.
+        floor: what it never falls below, in training or in `fit`.
     """
 
     def __init__(self, sigma: float = 1.0, learn: bool = True, floor: float = 1e-3):
@@ -129,19 +141,23 @@ class Gaussian(nn.Module):
         if not sigma > floor > 0:
             raise ValueError(f"a Gaussian likelihood needs sigma > floor > 0, got {sigma} and {floor}")
         self.floor = floor
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learn)
+        self.log_excess = nn.Parameter(torch.tensor(math.log(sigma**2 - floor**2) / 2), requires_grad=learn)
 
     @property
     def sigma(self) -> Float[Tensor, ""]:
-        return self.log_sigma.exp().clamp_min(self.floor)
+        return (self.floor**2 + (2 * self.log_excess).exp()).sqrt()
 
     def forward(self, mean: Float[Tensor, "b *shape"]) -> Normal:
         return Normal(mean, self.sigma.to(mean).expand_as(mean))
 
     @torch.no_grad()
     def fit(self, squared_error: float | Tensor) -> None:
-        """The best sigma for this mean squared error per coordinate: its root ([Rybkin21] eq. 4)."""
-        self.log_sigma.fill_(max(math.sqrt(float(squared_error)), self.floor)).log_()
+        """The best sigma for these squared errors per coordinate, the root of their mean ([Rybkin21] eq. 4).
+
+        vae.likelihood.fit((x - vae.reconstruct(x)) ** 2)
+        """
+        excess = torch.as_tensor(squared_error, dtype=torch.float64).mean() - self.floor**2
+        self.log_excess.copy_(excess.clamp_min(1e-6 * self.floor**2).log() / 2)
 
 
 @dataclass(frozen=True)

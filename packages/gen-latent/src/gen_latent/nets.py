@@ -25,7 +25,8 @@ def halvings(size: int, smallest: int = 4) -> int:
     times = round(math.log2(size / smallest)) if size >= smallest else -1
     if times < 0 or smallest * 2**times != size:
         raise ValueError(
-            f"pictures of {size} pixels cannot be halved down to {smallest}; resize them to {smallest} times a power of two"
+            f"pictures of {size} pixels cannot be halved down to {smallest}; "
+            f"resize them to {smallest} times a power of two"
         )
     return times
 
@@ -38,6 +39,7 @@ class MLP(nn.Sequential):
         activation: a module class.
         dropout: after each activation.
         classes: labels are appended to the input as one-hot vectors; 0 for none.
+        last: a module after the last layer.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class MLP(nn.Sequential):
         self.shape = None if isinstance(sizes[-1], int) else tuple(sizes[-1])
         self.classes = classes
 
-    def forward(self, x: Float[Tensor, "b ..."], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b ..."]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Float[Tensor, "b ..."], label: Int[Tensor, "b"] | None = None
+    ) -> Float[Tensor, "b ..."]:
         h = super().forward(with_labels(x.flatten(1), label, self.classes))
         return h if self.shape is None else h.unflatten(1, self.shape)
 

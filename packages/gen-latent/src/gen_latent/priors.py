@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_latent.distributions import LOG_2PI, Normal, randn
+from gen_latent.distributions import LOG_2PI, Normal, diag_gaussian, randn
 
 
 @runtime_checkable
@@ -66,12 +66,14 @@ class Mixture(nn.Module):
 
     @classmethod
     def fitted(cls, z: Float[Tensor, "n d"], k: int, seed: int = 0) -> "Mixture":
-        """Fitted by EM to latents of the data: the aggregate posterior as a prior, after training ([Ghosh20] section 4)."""
+        """Fitted by EM to latents of the data: the aggregate posterior as a prior after training ([Ghosh20] section 4).
+
+        vae.prior = Mixture.fitted(vae.encode(x).sample(), 10)
+        """
         from sklearn.mixture import GaussianMixture
 
-        fit = GaussianMixture(k, covariance_type="diag", random_state=seed, reg_covar=1e-5).fit(
-            z.double().cpu().numpy()
-        )
+        fit = GaussianMixture(k, covariance_type="diag", random_state=seed, reg_covar=1e-5)
+        fit.fit(z.detach().double().cpu().numpy())
         prior = cls(z.shape[1], k).to(z)
         with torch.no_grad():
             prior.logits.copy_(torch.from_numpy(fit.weights_).log())
@@ -84,18 +86,24 @@ class Vamp(Mixture):
     """The mean of the posteriors of `k` learned pseudo-inputs, weighted ([Tomczak18] eq. 9).
 
     Args:
-        encode: the encoder, pseudo-inputs -> Normal; held without being owned.
+        encoder: the VAE's own; held without being owned, as its weights are the VAE's.
         inputs: the first pseudo-inputs, such as `k` samples of the data.
+        posterior: the encoder's output -> `Normal`.
     """
 
-    def __init__(self, encode: Callable[[Tensor], Normal], inputs: Float[Tensor, "k ..."]):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        inputs: Float[Tensor, "k ..."],
+        posterior: Callable[[Tensor], Normal] = diag_gaussian,
+    ):
         nn.Module.__init__(self)
-        self._encode = [encode]
+        self._encoder, self.posterior = [encoder], posterior
         self.inputs = nn.Parameter(inputs.clone())
         self.logits = nn.Parameter(torch.zeros(len(inputs)))
 
     def components(self) -> Normal:
-        return self._encode[0](self.inputs)
+        return self.posterior(self._encoder[0](self.inputs).to(self.inputs.dtype))
 
 
 class Flow(nn.Module):
@@ -114,12 +122,10 @@ class Flow(nn.Module):
         self.d = d
         self.nets = nn.ModuleList()
         for _ in range(layers):
-            net = nn.Sequential(
-                nn.Linear(d, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2 * d)
-            )
-            nn.init.zeros_(net[-1].weight)
-            nn.init.zeros_(net[-1].bias)
-            self.nets.append(net)
+            last = nn.Linear(width, 2 * d)
+            nn.init.zeros_(last.weight)  # so that the flow begins as N(0, I)
+            nn.init.zeros_(last.bias)
+            self.nets.append(nn.Sequential(nn.Linear(d, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last))
         self.mask = nn.Buffer(torch.arange(d) % 2 == 0, persistent=False)
 
     def _affine(self, i: int, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +143,7 @@ class Flow(nn.Module):
         return log_det - 0.5 * (z**2 + LOG_2PI).sum(-1)
 
     def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
-        z = randn((n, self.d), self.nets[0][0].weight, generator)
+        z = randn((n, self.d), next(self.parameters()), generator)
         for i in range(len(self.nets)):
             log_scale, shift = self._affine(i, z)
             z = z * log_scale.exp() + shift

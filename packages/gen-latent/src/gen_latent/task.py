@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gen_core.task import Task, decay_groups
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
-from gen_latent.bounds import beta_elbo, dreg, elbo, iwae, kl_terms
+from gen_latent.bounds import beta_elbo, dreg, iwae, kl_terms
+from gen_latent.distributions import Gaussian
 from gen_latent.vae import VAE, HierarchicalVAE
 
 
@@ -22,15 +23,18 @@ class VAETask(Task):
 
     Args:
         model: what to train.
-        objective: "elbo", by the analytic KL where the prior is standard, times `beta` and with `free_bits`; "iwae" and
-            "dreg", the importance-weighted bound by either gradient, with `k` draws; "tc", which multiplies the total
-            correlation alone by `beta` (Chen et al. 2018), estimated from the batch at hand.
+        objective: "elbo", by the analytic KL where the prior is standard, with `beta` and `free_bits`; "iwae" and
+            "dreg", the importance-weighted bound by either gradient, with `k` draws ("dreg" at k = 1 is the ELBO with
+            the sticking-the-landing gradient); "tc", which multiplies the total correlation alone by `beta` (Chen et
+            al. 2018), estimated from the whole batch: on one process, without micro-batches.
         k: draws of the latents for each sample.
-        beta: a number, or a function of the step, for warming it up.
+        beta: a number, or a function of the step, for warming it up; of "elbo" and "tc".
+        free_bits: nats that each latent may use for nothing, of "elbo".
         samples: size of the training data, for "tc".
         conditions: names of the conditions that follow x in a batch.
 
-    The validation loss is always minus the ELBO, in nats: no warm-up or weight changes what is compared.
+    The validation loss is always minus the ELBO, in nats: no warm-up or weight changes what is compared. Beside it
+    stands the part of it that the latents cost, KL(q | p): it goes to 0 when the posterior collapses.
     """
 
     def __init__(
@@ -54,10 +58,12 @@ class VAETask(Task):
             raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
         if objective == "tc" and samples < 2:
             raise ValueError(f"the total correlation needs samples, the size of the training data, got {samples}")
-        if isinstance(model, HierarchicalVAE) and (
-            objective in ("dreg", "tc") or callable(beta) or beta != 1 or free_bits
-        ):
-            raise ValueError("a hierarchy is trained by the elbo or iwae objective, without beta or free bits")
+        if objective in ("iwae", "dreg") and (callable(beta) or beta != 1):
+            raise ValueError(f"beta weighs a KL, which {objective} does not have; use the elbo or tc objective")
+        if free_bits and not (objective == "elbo" and model.analytic):
+            raise ValueError(f"free_bits={free_bits} is of the elbo objective with the prior N(0, I); leave it at 0")
+        if isinstance(model, HierarchicalVAE) and objective in ("dreg", "tc"):
+            raise ValueError(f"a hierarchy is trained by the elbo or iwae objective, got {objective}")
         self.model, self.objective, self.k, self.samples, self.conditions = model, objective, k, samples, conditions
         self.beta = beta if callable(beta) else lambda _: beta
         self.free_bits = free_bits
@@ -71,40 +77,44 @@ class VAETask(Task):
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
         x, *cond = self._unpack(batch)
         if t.step == 0:
-            self.check(x)
+            self.model.check(x)
+        if self.objective == "tc" and (t.world > 1 or (t.micro_batch or len(x)) < len(x)):
+            raise ValueError("the total correlation is of a whole batch; train on one process without micro_batch")
         noise, beta = t.randn(len(x), self.k, self.model.latents), self.beta(t.step)
-        return {"loss": t.minimize("net", lambda *parts: self.loss(*parts, beta=beta), x, noise, *cond)}
-
-    def check(self, x: Tensor) -> None:
-        """Refuse data that the likelihood is not one of."""
-        if check := getattr(self.model.likelihood, "check", None):
-            check(x)
+        metrics = {"loss": t.minimize("net", lambda *parts: self.loss(*parts, beta=beta), x, noise, *cond)}
+        if isinstance(likelihood := self.model.likelihood, Gaussian):
+            metrics["sigma"] = likelihood.sigma.detach()
+        return metrics
 
     def loss(
         self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "b k d"], *cond: Tensor, beta: float = 1.0
     ) -> Float[Tensor, ""]:
         """Minus the objective, averaged over samples, in nats per sample."""
-        model, named, e = self.model, dict(zip(self.conditions, cond, strict=True)), noise.movedim(1, 0)
-        if self.objective == "iwae" or isinstance(model, HierarchicalVAE):
-            log_w = model.log_weights(x, self.k, noise=e, **named)
-            return -(iwae(log_w) if self.objective == "iwae" else elbo(log_w)).mean()
+        model, e = self.model, noise.movedim(1, 0)
+        named: dict[str, Any] = dict(zip(self.conditions, cond, strict=True))
+        if self.objective in ("iwae", "dreg"):
+            z, log_q = model.infer(x, self.k, noise=e, stop=self.objective == "dreg", **named)
+            log_w = model.log_joint(x, z, **named) - log_q
+            return -(iwae(log_w) if self.objective == "iwae" else dreg(log_w, z)).mean()
+        if not model.analytic:
+            z, log_q = model.infer(x, self.k, noise=e, **named)
+            cost = log_q - model.prior.log_prob(z)
+            return (beta * cost - model.log_likelihood(x, z, **named)).mean()
         q = model.encode(x, **named)
         z = q.at(e)
-        if self.objective == "dreg":
-            return -dreg(model.log_joint(x, z, **named) - q.detach().log_prob(z), z).mean()
         log_likelihood = model.log_likelihood(x, z, **named).mean(0)
         if self.objective == "tc":
             terms = kl_terms(q, z[0], self.samples)
             return terms.index_code + beta * terms.total_correlation + terms.dimension_wise - log_likelihood.mean()
-        if model.analytic:
-            return -beta_elbo(log_likelihood, model.kl(x, q=q), beta, self.free_bits).mean()
-        cost = (q.log_prob(z) - model.prior.log_prob(z)).mean(0)
-        return (beta * cost - log_likelihood).mean()
+        return -beta_elbo(log_likelihood, model.kl(x, q=q), beta, self.free_bits).mean()
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         x, *cond = self._unpack(batch)
-        named = dict(zip(self.conditions, cond, strict=True))
-        return {"loss": -elbo(self.model.log_weights(x, self.k, **named))}
+        named: dict[str, Any] = dict(zip(self.conditions, cond, strict=True))
+        self.model.check(x)
+        z, log_q = self.model.infer(x, self.k, **named)
+        cost = log_q - self.model.prior.log_prob(z)
+        return {"loss": (cost - self.model.log_likelihood(x, z, **named)).mean(0), "kl": cost.mean(0)}
 
     def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
         x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
@@ -122,6 +132,8 @@ class AutoEncoderTask(Task):
         noise: standard deviation of the corruption.
         mask: `(uniform numbers (b,), x) -> True where the data are seen`; None shows everything.
         feature: x -> features whose squared distance is added, such as a frozen network's.
+
+    Validation corrupts its data alike, by noise keyed by the batch.
     """
 
     def __init__(
@@ -149,9 +161,7 @@ class AutoEncoderTask(Task):
 
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
         x = batch if isinstance(batch, Tensor) else batch[0]
-        seen = x + self.noise * t.randn_like(x) if self.noise else x
-        if self.mask is not None:
-            seen = torch.where(self.mask(t.rand(len(x)), x), seen, 0.0)
+        seen = self._corrupt(x, t.randn_like, t.rand)
         metrics = {"loss": t.minimize("net", self.loss, x, seen)}
         if isinstance(self.model, QuantizedAutoEncoder) and hasattr(self.model.quantizer, "update"):
             generator = torch.Generator().manual_seed(t.key("codes") % 2**63)
@@ -163,7 +173,13 @@ class AutoEncoderTask(Task):
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         x = batch if isinstance(batch, Tensor) else batch[0]
-        return {"loss": self._losses(x, x)}
+        return {"loss": self._losses(x, self._corrupt(x, torch.randn_like, lambda n: torch.rand(n, device=x.device)))}
+
+    def _corrupt(
+        self, x: Tensor, randn_like: Callable[[Tensor], Tensor], rand: Callable[[int], Tensor]
+    ) -> Float[Tensor, "b ..."]:
+        seen = x + self.noise * randn_like(x) if self.noise else x
+        return seen if self.mask is None else torch.where(self.mask(rand(len(x)), x), seen, 0.0)
 
     def _losses(self, x: Tensor, seen: Tensor) -> Float[Tensor, "b"]:
         if isinstance(self.model, QuantizedAutoEncoder):

@@ -1,25 +1,26 @@
 """Variational auto-encoders: any encoder, decoder, prior and likelihood, and one number, `log_weights`.
 
-    vae = VAE(mlp(64, 128, 2 * 8), mlp(8, 128, 64), latents=8, likelihood=Bernoulli)
+    vae = VAE(MLP(64, 128, 2 * 8), MLP(8, 128, 64), latents=8, likelihood=Bernoulli)
     elbo(vae.log_weights(x))                    # per sample, in nats
     nll(vae, x, k=5000)
 
-The KL in the loss is from the posterior q(z | x) to the prior p(z); what maximising the bound brings down is the KL from
-the data to the model, by which it misses the entropy of the data, plus the KL from q to the true posterior.
+The KL in the loss is from the posterior q(z | x) to the prior p(z). What the data's own distribution has to do with it:
+minus the ELBO, averaged over data, is the entropy of the data, plus the KL from the data to the model, plus the KL from
+q to the true posterior. Maximising the bound brings the last two down together.
 
 [Kingma14] Auto-encoding variational Bayes, arXiv:1312.6114.
 [Sonderby16] Ladder variational autoencoders, arXiv:1602.02282.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_latent.distributions import Bernoulli, Distribution, Normal, diag_gaussian, kl, randn
-from gen_latent.priors import Standard
+from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl, randn
+from gen_latent.priors import Prior, Standard
 
 
 class VAE(nn.Module):
@@ -29,7 +30,7 @@ class VAE(nn.Module):
         encoder: `(x, **cond)` -> parameters of the posterior.
         decoder: `(z, **cond)` -> parameters of the likelihood.
         latents: number of latent dimensions.
-        prior: `log_prob` and `sample`; None is the standard normal.
+        prior: `log_prob` and `sample`, a module if it learns; None is the standard normal.
         posterior: the encoder's output -> `Normal`.
         likelihood: the decoder's output -> distribution of the data; a module is part of the model.
 
@@ -43,7 +44,7 @@ class VAE(nn.Module):
         decoder: nn.Module,
         *,
         latents: int,
-        prior: nn.Module | None = None,
+        prior: Prior | None = None,
         posterior: Callable[[Tensor], Normal] = diag_gaussian,
         likelihood: Callable[[Tensor], Any] = Bernoulli,
     ):
@@ -51,16 +52,34 @@ class VAE(nn.Module):
         if latents < 1:
             raise ValueError(f"a latent has at least one dimension, got latents={latents}")
         self.encoder, self.decoder, self.latents = encoder, decoder, latents
-        self.prior = prior or Standard(latents)
+        self.prior: Prior = prior or Standard(latents)
         self.posterior, self.likelihood = posterior, likelihood
 
     def encode(self, x: Float[Tensor, "b ..."], **cond: Any) -> Normal:
         """q(z | x)."""
-        return self.posterior(self.encoder(x, **cond))
+        q = self.posterior(self.encoder(x, **cond).to(x.dtype))  # under autocast a network answers in 16 bits
+        if q.mean.shape[1:] != (self.latents,):
+            raise ValueError(f"the encoder answers for latents {tuple(q.mean.shape[1:])}, built for {self.latents}")
+        return q
 
     def decode(self, z: Float[Tensor, "b d"], **cond: Any) -> Any:
         """p(x | z)."""
-        return self.likelihood(self.decoder(z, **cond))
+        return self.likelihood(self.decoder(z, **cond).to(z.dtype))
+
+    def infer(
+        self,
+        x: Float[Tensor, "b ..."],
+        k: int = 1,
+        *,
+        noise: Float[Tensor, "k b d"] | None = None,
+        generator: Generator | None = None,
+        stop: bool = False,
+        **cond: Any,
+    ) -> tuple[Float[Tensor, "k b d"], Float[Tensor, "k b"]]:
+        """`k` draws of each sample's posterior, and ln q(z | x) of them; the arguments are those of `log_weights`."""
+        q = self.encode(x, **cond)
+        z = q.at(_draws(noise, k, q.mean, generator))
+        return z, (q.detach() if stop else q).log_prob(z)
 
     def log_weights(
         self,
@@ -75,15 +94,16 @@ class VAE(nn.Module):
         """ln p(x, z) - ln q(z | x) for `k` draws z of each sample's posterior, in nats.
 
         Args:
-            noise: what the draws are made of; None draws it.
-            stop: hold the posterior in the denominator constant: the same value, a gradient of less variance (sticking
-                the landing; it is biased for k > 1 unless `dreg` is applied to it).
+            noise: what the draws are made of, standard normal; None draws it.
+            stop: hold the posterior in the denominator constant, "sticking the landing": the same value and, for the
+                ELBO, a gradient of the same expectation, whose variance goes to 0 as q becomes exact. Under `iwae` it
+                is biased; use `dreg`.
+
+        Raises:
+            ValueError: unless `k` is at least 1.
         """
-        if k < 1:
-            raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
-        q = self.encode(x, **cond)
-        z = q.at(randn((k, *q.mean.shape), q.mean, generator) if noise is None else noise)
-        return self.log_joint(x, z, **cond) - (q.detach() if stop else q).log_prob(z)
+        z, log_q = self.infer(x, k, noise=noise, generator=generator, stop=stop, **cond)
+        return self.log_joint(x, z, **cond) - log_q
 
     def log_joint(self, x: Float[Tensor, "b ..."], z: Float[Tensor, "k b d"], **cond: Any) -> Float[Tensor, "k b"]:
         """ln p(z) + ln p(x | z)."""
@@ -94,7 +114,18 @@ class VAE(nn.Module):
         k = len(z)
         again = lambda t: t.expand(k, *t.shape).flatten(0, 1)  # draw by draw: row i of each belongs to sample i
         p = self.decode(z.flatten(0, 1), **{name: again(value) for name, value in cond.items()})
-        return p.log_prob(again(x)).unflatten(0, (k, -1))
+        log_p = p.log_prob(again(x))
+        if log_p.shape != (k * len(x),):
+            raise ValueError(
+                f"the likelihood answers {tuple(log_p.shape)} for {k * len(x)} samples of shape {tuple(x.shape[1:])}; "
+                "give the decoder the shape of the data as its output"
+            )
+        return log_p.unflatten(0, (k, -1))
+
+    def check(self, x: Tensor) -> None:
+        """Refuse data that the likelihood is no density of, such as grey levels under `Bernoulli`."""
+        if check := getattr(self.likelihood, "check", None):
+            check(x)
 
     @property
     def analytic(self) -> bool:
@@ -122,13 +153,19 @@ class VAE(nn.Module):
         return self.decode(self.encode(x, **cond).mean, **cond).mean
 
 
+def _draws(noise: Tensor | None, k: int, like: Tensor, generator: Generator | None) -> Float[Tensor, "k b d"]:
+    if k < 1:
+        raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
+    return randn((k, *like.shape), like, generator) if noise is None else noise
+
+
 class Level(nn.Module):
     """One level of a hierarchy.
 
     Args:
         latents: number of dimensions.
         up: what the level below saw -> what this one sees.
-        posterior: what this one sees, and the latents above it (none at the top) -> 2 `latents` numbers.
+        posterior: what this one sees, beside the latents above it (none at the top) -> 2 `latents` numbers.
         prior: the latents above -> 2 `latents` numbers; None at the top.
     """
 
@@ -137,8 +174,34 @@ class Level(nn.Module):
         self.latents, self.up, self.posterior, self.prior = latents, up, posterior, prior
 
 
+class TopDown(nn.Module):
+    """p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) as a prior of all latents side by side, those of the top level first."""
+
+    def __init__(self, levels: Sequence[Level]):
+        super().__init__()
+        self.levels = nn.ModuleList(reversed(levels))
+        self.sizes = [level.latents for level in reversed(levels)]
+        self.top = Standard(self.sizes[0])
+
+    def log_prob(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k"]:
+        above, *rest = z.flatten(0, -2).split(self.sizes, -1)
+        log_p = self.top.log_prob(above)
+        for level, z_l in zip(list(self.levels)[1:], rest, strict=True):
+            log_p = log_p + diag_gaussian(cast(Level, level).prior(above)).log_prob(z_l)  # type: ignore[misc]
+            above = z_l
+        return log_p.reshape(z.shape[:-1])
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
+        z = [self.top.sample(n, generator)]
+        for level in list(self.levels)[1:]:
+            z.append(diag_gaussian(cast(Level, level).prior(z[-1])).sample(generator))  # type: ignore[misc]
+        return torch.cat(z, 1)
+
+
 class HierarchicalVAE(VAE):
-    """p(z_L) p(z_{L-1} | z_L) ... p(x | z_1), inferred from the top down, seeing the data at each level ([Sonderby16]).
+    """p(z_L) ... p(z_1 | z_2) p(x | z_1), inferred from the top down, each level seeing the data ([Sonderby16]).
+
+    Its latents are those of all levels side by side, the top one first.
 
     Args:
         levels: from the data up; only the top one has no `prior`.
@@ -148,13 +211,19 @@ class HierarchicalVAE(VAE):
     def __init__(self, levels: Sequence[Level], decoder: nn.Module, *, likelihood: Callable[[Tensor], Any] = Bernoulli):
         if not levels or [level.prior is None for level in levels] != [False] * (len(levels) - 1) + [True]:
             raise ValueError("a hierarchy has a prior at each level but the top one, which is N(0, I)")
-        super().__init__(
-            nn.Identity(), decoder, latents=sum(level.latents for level in levels),
-            prior=Standard(levels[-1].latents), likelihood=likelihood,
-        )  # fmt: skip
-        self.levels = nn.ModuleList(levels)
+        prior = TopDown(levels)
+        super().__init__(nn.Identity(), decoder, latents=sum(prior.sizes), prior=prior, likelihood=likelihood)
 
-    def log_weights(
+    def decode(self, z: Float[Tensor, "b d"], **cond: Any) -> Any:
+        """p(x | z_1): of all latents the last ones count."""
+        return super().decode(z[:, -cast(TopDown, self.prior).sizes[-1] :], **cond)
+
+    def encode(self, x: Float[Tensor, "b ..."], **cond: Any) -> Normal:
+        """The posterior of each level at the means of those above it; no joint posterior: for bounds, `log_weights`."""
+        q = self._descend(x, x.new_zeros(1, len(x), self.latents))
+        return Normal(torch.cat([level.mean for level in q], 1), torch.cat([level.std for level in q], 1))
+
+    def infer(
         self,
         x: Float[Tensor, "b ..."],
         k: int = 1,
@@ -163,40 +232,27 @@ class HierarchicalVAE(VAE):
         generator: Generator | None = None,
         stop: bool = False,
         **cond: Any,
-    ) -> Float[Tensor, "k b"]:
-        """As for `VAE`; `noise` has the latents of all levels one after the other, the top one first."""
-        if k < 1:
-            raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
-        seen, h = [], x
-        for level in self.levels:
-            h = level.up(h)
-            seen.append(h)
-        if noise is None:
-            noise = randn((k, len(x), self.latents), x, generator)
-        log_w: Any = 0.0
-        z: Tensor | None = None
-        for level, h, e in zip(
-            reversed(self.levels),
-            reversed(seen),
-            noise.split([l.latents for l in reversed(self.levels)], -1),
-            strict=True,
-        ):
-            h = h.expand(k, *h.shape).flatten(0, 1)
-            above, e = z, e.flatten(0, 1)
-            q = diag_gaussian(level.posterior(h if above is None else torch.cat([h, above], 1)))
-            z = q.at(e)
-            prior: Distribution = self.prior if level.prior is None else diag_gaussian(level.prior(above))
-            log_w = log_w + prior.log_prob(z) - (q.detach() if stop else q).log_prob(z)
-        assert z is not None
-        return log_w.unflatten(0, (k, -1)) + self.log_likelihood(x, z.unflatten(0, (k, -1)), **cond)
+    ) -> tuple[Float[Tensor, "k b d"], Float[Tensor, "k b"]]:
+        """As for `VAE`, from the top down."""
+        noise = _draws(noise, k, x.new_empty(len(x), self.latents), generator)
+        q = self._descend(x, noise)
+        z = [level.at(e) for level, e in zip(q, self._split(noise), strict=True)]
+        log_q: Any = sum((level.detach() if stop else level).log_prob(z_l) for level, z_l in zip(q, z, strict=True))
+        return torch.cat(z, 1).unflatten(0, (len(noise), -1)), log_q.unflatten(0, (len(noise), -1))
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, *, generator: Generator | None = None, noise: bool = False, **cond: Any
-    ) -> Float[Tensor, "n ..."]:
-        """From the top down; see `VAE.sample`."""
-        z = self.prior.sample(n, generator)
-        for level in reversed(self.levels[:-1]):
-            z = diag_gaussian(level.prior(z)).sample(generator)
-        p = self.decode(z, **cond)
-        return p.sample(generator) if noise else p.mean
+    def _split(self, noise: Float[Tensor, "k b d"]) -> Sequence[Tensor]:
+        """Of each level, draw by draw."""
+        return noise.flatten(0, 1).split(cast(TopDown, self.prior).sizes, 1)
+
+    def _descend(self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "k b d"]) -> list[Normal]:
+        """q(z_l | x, z_{l+1}) of each level from the top, at draws made of `noise`, in rows "(k b)"."""
+        levels, seen, h = [cast(Level, level) for level in cast(TopDown, self.prior).levels], [], x
+        for level in reversed(levels):
+            h = level.up(h)
+            seen.insert(0, h.expand(len(noise), *h.shape).flatten(0, 1))
+        q: list[Normal] = []
+        z: list[Tensor] = []
+        for level, h, e in zip(levels, seen, self._split(noise), strict=True):
+            q.append(diag_gaussian(level.posterior(torch.cat([h, *z[-1:]], 1)).to(x.dtype)))
+            z.append(q[-1].at(e))
+        return q
