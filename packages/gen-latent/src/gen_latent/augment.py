@@ -7,7 +7,7 @@ The random numbers are an argument: sample i is augmented by row i of `u`, whate
 transformation is applied, and at p = 0 nothing is changed, bit for bit. `target` lets p follow how much the
 discriminator overfits.
 
-[Karras20] Training generative adversarial networks with limited data, arXiv:2006.06676.
+[Karras20a] Training generative adversarial networks with limited data, arXiv:2006.06676.
 [Zhao20] Differentiable augmentation for data-efficient GAN training, arXiv:2006.10738.
 """
 
@@ -32,9 +32,9 @@ def flip(x: Pictures, u: Numbers) -> Pictures:
 def rotate(x: Pictures, u: Numbers) -> Pictures:
     """By up to 20 degrees either way, bilinear, edges continued."""
     angle = (u[:, 0] - 0.5) * 2 * math.radians(20)
-    zero = torch.zeros_like(angle)
+    zero, (h, w) = torch.zeros_like(angle), x.shape[2:]
     cos, sin = angle.cos(), angle.sin()
-    return _affine(x, torch.stack([cos, -sin, zero, sin, cos, zero], 1))
+    return _affine(x, torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], 1))
 
 
 def shift(x: Pictures, u: Numbers) -> Pictures:
@@ -58,7 +58,7 @@ def scale(x: Pictures, u: Numbers) -> Pictures:
 
 
 def colour(x: Pictures, u: Numbers) -> Pictures:
-    """Brightness by up to a half, then saturation by up to twice, then contrast from a half to three halves ([Zhao20])."""
+    """Brightness by up to a half, saturation from 0 to twice, contrast from a half to three halves ([Zhao20])."""
     a, b, c = (u[:, i, None, None, None] for i in range(3))
     x = x + (a - 0.5)
     grey = x.mean(1, keepdim=True)
@@ -68,11 +68,11 @@ def colour(x: Pictures, u: Numbers) -> Pictures:
 
 
 def cutout(x: Pictures, u: Numbers) -> Pictures:
-    """A square of half the size set to zero, anywhere, its part outside lost ([Zhao20])."""
+    """A rectangle of half the size set to zero, anywhere, its part outside lost ([Zhao20])."""
     h, w = x.shape[2:]
     rows, columns = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
-    inside_y = (rows[None] - u[:, 0, None] * h).abs() <= h / 4
-    inside_x = (columns[None] - u[:, 1, None] * w).abs() <= w / 4
+    inside_y = (rows[None] + 0.5 - u[:, 0, None] * h).abs() < h / 4
+    inside_x = (columns[None] + 0.5 - u[:, 1, None] * w).abs() < w / 4
     return x * ~(inside_y[:, None, :, None] & inside_x[:, None, None, :])
 
 
@@ -97,7 +97,7 @@ class Augment(nn.Module):
     Args:
         names: of the transformations; flips only where a picture and its mirror image are both data.
         p: probability of each.
-        target: of r_t = E sign(D(real)), towards which p is moved ([Karras20] section 3.1); None keeps p.
+        target: of r_t = E sign(D(real)), towards which p is moved ([Karras20a] section 3.1); None keeps p.
         length: samples of training over which p could go from 0 to 1.
         every: steps between two adjustments.
     """
@@ -119,7 +119,8 @@ class Augment(nn.Module):
         self.names, self.target, self.length, self.every = tuple(names), target, length, every
         self.numbers = sum(1 + TRANSFORMS[name][1] for name in names)
         self.p = nn.Buffer(torch.tensor(float(p)))
-        self.signs, self.count = nn.Buffer(torch.zeros(())), nn.Buffer(torch.zeros(()))
+        self.heard = nn.Buffer(torch.zeros(2))  # sum of the signs and number, of all processes since the last change
+        self.noted = nn.Buffer(torch.zeros(2), persistent=False)  # the same of this process, in this step
 
     def forward(self, x: Pictures, u: Float[Tensor, "b numbers"]) -> Pictures:
         parts = u.split([1 + TRANSFORMS[name][1] for name in self.names], 1)
@@ -131,18 +132,17 @@ class Augment(nn.Module):
     @torch.no_grad()
     def watch(self, real_logits: Float[Tensor, "b"]) -> None:
         """Note what the discriminator says of real samples."""
-        self.signs += real_logits.sign().sum()
-        self.count += len(real_logits)
+        self.noted[0] += real_logits.sign().sum()
+        self.noted[1] += len(real_logits)
 
     @torch.no_grad()
     def adapt(self, t: Any, batch: int) -> dict[str, Tensor]:
-        """After a step: move p by `batch every / length` towards the target, on all processes alike."""
-        if self.target is None:
-            return {"augment/p": self.p.clone()}
-        if (t.step + 1) % self.every == 0:
-            signs, count = t.gather(self.signs[None]).sum(), t.gather(self.count[None]).sum()
-            direction = (signs / count.clamp_min(1) - self.target).sign()
-            self.p.add_(direction * batch * t.world * self.every / self.length).clamp_(0, 1)
-            self.signs.zero_()
-            self.count.zero_()
+        """After a step on `batch` samples a process: p moves by (samples since the last change) / `length`."""
+        if self.target is not None:
+            self.heard += t.gather(self.noted[None]).sum(0)
+            self.noted.zero_()
+            if (t.step + 1) % self.every == 0:
+                direction = (self.heard[0] / self.heard[1] - self.target).sign()
+                self.p.add_(direction * (batch * t.world * self.every / self.length)).clamp_(0, 1)
+                self.heard.zero_()
         return {"augment/p": self.p.clone()}

@@ -69,37 +69,52 @@ class Projection(nn.Module):
         return logit + (self.embedding(label) * h).sum(1)
 
 
+def variance_preserving(module: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """The layer, begun with weights that keep the variance and a bias of 0."""
+    nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
 class ResidualBlock(nn.Module):
-    """1x1, grouped 3x3, 1x1 convolutions beside a skip, no normalisation; the last weights begin at 0 ([Huang24] 3.3)."""
+    """1x1, grouped 3x3 and 1x1 convolutions beside a skip, no normalisation ([Huang24] section 3.3).
+
+    Args:
+        c: channels, in and out.
+        cardinality: groups of the 3x3 convolution.
+        expansion: of the channels between the 1x1 convolutions.
+        depth: blocks in the network; initial weights are scaled so that this many keep gradients of unit size, the
+            last ones being 0.
+    """
 
     def __init__(self, c: int, cardinality: int = 8, expansion: int = 2, depth: int = 1):
         super().__init__()
         hidden = c * expansion
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(c, hidden, 1), nn.Conv2d(hidden, hidden, 3, padding=1, groups=math.gcd(hidden, cardinality)),
-             nn.Conv2d(hidden, c, 1, bias=False)]
-        )  # fmt: skip
-        for conv in self.convs[:2]:  # so that L blocks of 3 convolutions add up to unit variance
+        self.enter = nn.Conv2d(c, hidden, 1)
+        self.spread = nn.Conv2d(hidden, hidden, 3, padding=1, groups=math.gcd(hidden, cardinality))
+        self.leave = nn.Conv2d(hidden, c, 1, bias=False)
+        for conv in (self.enter, self.spread):
             nn.init.kaiming_normal_(conv.weight, a=0.2)
-            conv.weight.data *= depth ** (-1 / 4)
+            conv.weight.data *= depth ** (-1 / 4)  # depth^(-1 / (2 m - 2)) for branches of m = 3 convolutions
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
-        nn.init.zeros_(self.convs[2].weight)
+        nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        h = F.leaky_relu(self.convs[0](x), 0.2)
-        h = F.leaky_relu(self.convs[1](h), 0.2)
-        return x + self.convs[2](h)
+        h = F.leaky_relu(self.enter(x), 0.2)
+        h = F.leaky_relu(self.spread(h), 0.2)
+        return x + self.leave(h)
 
 
-def binomial(x: Float[Tensor, "b c h w"], gain: float = 1.0) -> Float[Tensor, "b c h w"]:
-    """Smoothed by the filter (1, 3, 3, 1) / 8 in each direction, zeros outside: the same as scipy's upfirdn."""
+def binomial(x: Float[Tensor, "b c h w"], gain: float = 1.0) -> Float[Tensor, "b c h3 w3"]:
+    """Smoothed by the filter (1, 3, 3, 1) / 8 in each direction, where it fits: three pixels fewer."""
     c = x.shape[1]
     tap = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype) / 8
-    kernel = (gain * tap[:, None] * tap[None]).expand(c, 1, 4, 4)
-    return F.conv2d(x, kernel, groups=c)
+    return F.conv2d(x, (gain * tap[:, None] * tap).expand(c, 1, 4, 4), groups=c)
 
 
-def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2h 2w"]:
+def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Twice the size: zeros in between, then the filter, in plain torch ([Karras20] without its CUDA plug-in)."""
     b, c, h, w = x.shape
     spread = x.new_zeros(b, c, 2 * h, 2 * w)
@@ -112,45 +127,67 @@ def downsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     return binomial(F.pad(x, (1, 1, 1, 1)))[..., ::2, ::2]
 
 
-class ResidualGenerator(nn.Module):
-    """[Huang24]: a learned 4 x 4 start modulated by z, blocks and upsampling; output in the data's range, unbounded."""
+class _Stages(nn.Module):
+    """Residual blocks at each resolution, and 1x1 convolutions where the number of channels changes between them."""
 
-    def __init__(self, channels: int, size: int, latents: int, width: int = 64, blocks: int = 2, classes: int = 0):
+    def __init__(self, c: list[int], blocks: int):
         super().__init__()
-        times, self.classes = halvings(size), classes
-        c = [width * min(2**i, 4) for i in reversed(range(times + 1))]
-        depth = blocks * (times + 1)
+        depth = blocks * len(c)
+        self.blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(a, depth=depth) for _ in range(blocks))) for a in c)
+        self.widths = nn.ModuleList(
+            variance_preserving(nn.Conv2d(a, b, 1, bias=False)) if a != b else nn.Identity() for a, b in pairwise(c)
+        )
+
+
+class ResidualGenerator(nn.Module):
+    """A learned 4 x 4 start modulated by z, then blocks and upsampling; its output is unbounded ([Huang24] 3.3).
+
+    Differs from the paper's in the filter, (1, 3, 3, 1), and in its labels: one-hot beside z, without embedding.
+
+    Args:
+        channels, size: of the pictures; the size is 4 times a power of two.
+        latents: dimensions of z.
+        width: channels at full resolution, doubled at each halving up to four times.
+        blocks: at each resolution.
+    """
+
+    def __init__(self, channels: int, size: int, latents: int, width: int = 64, blocks: int = 2, *, classes: int = 0):
+        super().__init__()
+        c = [width * min(2**i, 4) for i in reversed(range(halvings(size) + 1))]
+        self.classes = classes
         self.start = nn.Parameter(torch.randn(1, c[0], 4, 4))
-        self.scale = nn.Linear(latents + classes, c[0])
-        self.stages = nn.ModuleList(nn.Sequential(*(ResidualBlock(a, depth=depth) for _ in range(blocks))) for a in c)
-        self.widths = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity() for a, b in pairwise(c))
-        self.head = nn.Conv2d(c[-1], channels, 1)
+        self.scale = variance_preserving(nn.Linear(latents + classes, c[0]))
+        self.stages = _Stages(c, blocks)
+        self.head = variance_preserving(nn.Conv2d(c[-1], channels, 1))
 
     def forward(self, z: Float[Tensor, "b d"], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b c h w"]:
-        h = self.start * self.scale(with_labels(z, label, self.classes))[..., None, None]
-        for i, stage in enumerate(self.stages):
-            h = stage(h if i == 0 else self.widths[i - 1](upsample(h)))
+        first, *rest = self.stages.blocks
+        h = first(self.start * self.scale(with_labels(z, label, self.classes))[..., None, None])
+        for widen, blocks in zip(self.stages.widths, rest, strict=True):
+            h = blocks(upsample(widen(h)))
         return self.head(h)
 
 
 class ResidualDiscriminator(nn.Module):
-    """The mirror image of the generator; a 4 x 4 depth-wise convolution ends it ([Huang24])."""
+    """The mirror image of the generator; a 4 x 4 depth-wise convolution ends it ([Huang24] section 3.3).
+
+    Args:
+        packing: pictures that are judged at once, side by side as channels.
+    """
 
     def __init__(
         self, channels: int, size: int, width: int = 64, blocks: int = 2, *, classes: int = 0, packing: int = 1
     ):
         super().__init__()
-        times = halvings(size)
-        c = [width * min(2**i, 4) for i in range(times + 1)]
-        depth = blocks * (times + 1)
-        self.stem = nn.Conv2d(channels * packing, c[0], 1)
-        self.stages = nn.ModuleList(nn.Sequential(*(ResidualBlock(a, depth=depth) for _ in range(blocks))) for a in c)
-        self.widths = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity() for a, b in pairwise(c))
-        self.basis = nn.Conv2d(c[-1], c[-1], 4, groups=c[-1], bias=False)
+        c = [width * min(2**i, 4) for i in range(halvings(size) + 1)]
+        self.stem = variance_preserving(nn.Conv2d(channels * packing, c[0], 1))
+        self.stages = _Stages(c, blocks)
+        self.basis = variance_preserving(nn.Conv2d(c[-1], c[-1], 4, groups=c[-1], bias=False))
         self.head = Projection(c[-1], classes)
 
     def forward(self, x: Float[Tensor, "b c h w"], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b"]:
-        h = self.stem(x)
-        for i, stage in enumerate(self.stages):
-            h = stage(h if i == 0 else downsample(self.widths[i - 1](h)))
+        first, *rest = self.stages.blocks
+        h = first(self.stem(x))
+        for widen, blocks in zip(self.stages.widths, rest, strict=True):
+            h = blocks(widen(downsample(h)))
         return self.head(self.basis(h).flatten(1), label)
