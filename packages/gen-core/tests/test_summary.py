@@ -224,3 +224,17 @@ def test_flops_of_gpt2_of_transformers_are_the_closed_form():
     s = summary(model, torch.zeros(1, t, dtype=torch.long))
     assert s.flops == layers * (2 * t * d * 12 * d + 2 * (2 * t * t * d)) + 2 * t * d * vocabulary
     assert s.rows[-1] == Row("lm_head", "Linear", ((1, t, vocabulary),), 0, 0)
+
+
+def test_layers_may_answer_with_a_view_of_a_parameter():
+    """... which under no_grad claims a gradient that it does not have."""
+
+    class Token(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.null = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x):
+            return self.null.expand(len(x), 4)
+
+    assert summary(nn.Sequential(Token(), nn.Linear(4, 2)), torch.zeros(3, 1)).flops == 2 * 3 * 4 * 2

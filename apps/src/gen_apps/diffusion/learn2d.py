@@ -34,9 +34,7 @@ SAMPLERS = {  # by the name on the page
     "ancestral (DDPM)": Sampler(method="ancestral"),
     "Heun with churn": Sampler(method="churn"),
 }
-LEVELS = Objective(
-    level_mean=-2.6, level_std=1.6
-)  # down to the width of the grid's Gaussians, an eleventh of the data's
+LEVELS = Objective(level_mean=-2.6, level_std=1.6)  # down to the width of the grid's Gaussians, an eleventh of all
 WALKERS = 5  # whose paths are drawn
 SPREAD = 0.5  # standard deviation of every set of points
 
@@ -145,7 +143,8 @@ def _figures(denoiser: Preconditioned, exact: GaussianMixture | None, x0: Tensor
     if exact is None:
         return [f"{task.loss(x0, task.levels(z), noise):.4f}"]
     loss = excess_loss(denoiser, exact, x0, task.levels(z), noise, sigma_data=SPREAD)
-    heun = Sampler().completed().draw(denoiser, range(config.n), (2,), None, seed=config.seed, batch=config.n)
+    sampler = Sampler(method="heun").completed()
+    heun = sampler.draw(denoiser, range(config.n), (2,), None, seed=config.seed, batch=config.n)
     return [f"{loss.excess.mean():.4f}", f"{loss.floor.mean():.4f}", _gap(exact, heun, config.seed)]
 
 

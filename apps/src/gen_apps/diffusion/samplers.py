@@ -57,16 +57,16 @@ METHODS: Table = {  # what makes the step; its options, with their defaults
 SCHEDULES: Table = {  # what makes the noise levels
     "karras": (
         lambda *, steps, **levels: karras(steps, **levels),
-        {"steps": 18, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
+        {"steps": 30, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
     ),
     "exponential": (
         lambda *, steps, **levels: exponential(steps, **levels),
-        {"steps": 18, "sigma_min": 0.002, "sigma_max": 80.0},
+        {"steps": 30, "sigma_min": 0.002, "sigma_max": 80.0},
     ),
-    "vp": (lambda *, steps: vp(steps), {"steps": 18}),
+    "vp": (lambda *, steps: vp(steps), {"steps": 30}),
     "flow": (
         lambda *, steps, **levels: flow(steps, **levels),
-        {"steps": 18, "shift": 1.0, "sigma_max": 80.0},
+        {"steps": 30, "shift": 1.0, "sigma_max": 80.0},
     ),
 }
 GUIDANCE: Table = {  # what makes the weight: a number, or a function of the noise level
@@ -83,7 +83,7 @@ GUIDANCE: Table = {  # what makes the weight: a number, or a function of the noi
     ),
 }
 CHOICES: dict[str, Table] = {"method": METHODS, "schedule": SCHEDULES, "guidance_schedule": GUIDANCE}
-DEFAULT = {"method": "heun", "schedule": "karras", "guidance_schedule": "constant"}
+DEFAULT = {"method": "dpmpp-2m-sde", "schedule": "karras", "guidance_schedule": "constant"}
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Sampler:
     """How samples are drawn; an option that its method, schedule or guidance does not use is refused."""
 
     method: Annotated[str | None, choice(METHODS)] = None
-    """The step from one noise level to the next; heun by default."""
+    """The step from one noise level to the next; dpmpp-2m-sde by default."""
     steps: Count = None
-    """Noise levels, 18 by default; heun costs two network evaluations at each, guidance doubles them."""
+    """Noise levels, 30 by default; heun costs two network evaluations at each, guidance doubles them."""
     schedule: Annotated[str | None, choice(SCHEDULES)] = None
     """How the noise levels are spaced: karras by default; vp and flow are even in the time of their process."""
     sigma_min: Number = None

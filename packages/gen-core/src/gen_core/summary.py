@@ -105,14 +105,16 @@ def _forward(module: nn.Module, inputs: tuple, kwargs: dict) -> tuple[dict[nn.Mo
 
 @contextmanager
 def _observed(module: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
-    """Eval mode, `hook` on every layer, and nn.MultiheadAttention without its fused kernel, which counts as 0 FLOPs."""
+    """Eval mode, no gradients, `hook` on every layer; nn.MultiheadAttention without its fused kernel of 0 FLOPs."""
     training = {layer: layer.training for layer in module.modules()}
+    wanted = {x: x.requires_grad for x in module.parameters()}
     handles = [layer.register_forward_hook(hook) for layer in training]
     fused = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for layer in training:
             layer.training = False
+        module.requires_grad_(False)  # a layer that answers with a view of a parameter would claim a gradient
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -120,6 +122,8 @@ def _observed(module: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) ->
             handle.remove()
         for layer, mode in training.items():
             layer.training = mode
+        for x, mode in wanted.items():
+            x.requires_grad_(mode)
 
 
 def _shapes(output: Any) -> Iterator[Shape]:
