@@ -23,6 +23,7 @@ from gen_latent.distributions import (
     diag_gaussian,
     kl,
 )
+from gen_latent.first_stage import FirstStageTask, KLAutoEncoder, PatchDiscriminator
 from gen_latent.gan import (
     GANLoss,
     GANTask,
@@ -61,6 +62,7 @@ __all__ = [
     "DCDiscriminator",
     "DCGenerator",
     "Distribution",
+    "FirstStageTask",
     "Flow",
     "GANLoss",
     "GANTask",
@@ -68,10 +70,12 @@ __all__ = [
     "Graph",
     "HierarchicalVAE",
     "ItakuraSaito",
+    "KLAutoEncoder",
     "Level",
     "LogisticMixture",
     "Mixture",
     "Normal",
+    "PatchDiscriminator",
     "Quantized",
     "QuantizedAutoEncoder",
     "Residual",
