@@ -94,10 +94,16 @@ def test_the_generators_gradient_vanishes_where_it_loses_only_in_the_minimax_gam
     assert slopes["non_saturating"] == pytest.approx(-1, rel=1e-9)
 
 
-@pytest.mark.parametrize("shapes", [((4, 1), (4,)), ((4, 1), (4, 1)), ((4,), (3,))])
+@pytest.mark.parametrize("shapes", [((4, 1), (4,)), ((1,), (4,)), ((4,), (3,))])
 def test_logits_that_would_broadcast_are_refused(shapes):
-    with pytest.raises(ValueError, match="one number per sample"):
+    with pytest.raises(ValueError, match="real and fake logits have the same shape"):
         relativistic.d(*(torch.zeros(s) for s in shapes))
+
+
+def test_a_discriminator_with_a_dimension_too_many_is_refused():
+    task = GANTask(nn.Linear(1, 2), nn.Linear(2, 1), latents=1)
+    with pytest.raises(ValueError, match=r"logits of shape \(6, 1\) for 6 samples; it has to give \(6,\)"):
+        task.d_loss(torch.zeros(6, 2), torch.zeros(6, 1), torch.zeros(6, 2, 0), torch.zeros(6))
 
 
 def integral(f):

@@ -49,20 +49,20 @@ class GANLoss:
     ):
         self._d, self._g, self.paired = d, g, paired
 
-    def d(self, real: Tensor, fake: Tensor) -> Logits:
-        """The discriminator's loss of each sample."""
+    def d(self, real: Float[Tensor, "b ..."], fake: Float[Tensor, "..."]) -> Float[Tensor, "b ..."]:
+        """The discriminator's loss of each sample, or of each patch where there are logits of patches."""
         return self._d(*_alike(real, fake))
 
-    def g(self, real: Tensor, fake: Tensor) -> Logits:
+    def g(self, real: Float[Tensor, "b ..."], fake: Float[Tensor, "..."]) -> Float[Tensor, "b ..."]:
         """The generator's loss of each sample."""
         return self._g(*_alike(real, fake))
 
 
 def _alike(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    if real.shape != fake.shape or real.ndim != 1:
+    if real.shape != fake.shape:
         raise ValueError(
-            f"logits are one number per sample, as many real as fake ones, got shapes {tuple(real.shape)} and "
-            f"{tuple(fake.shape)}; squeeze the discriminator's last dimension"
+            f"real and fake logits have the same shape, one number per sample or patch, got {tuple(real.shape)} and "
+            f"{tuple(fake.shape)}, which would broadcast"
         )
     return real, fake
 
@@ -219,16 +219,18 @@ class GANTask(Task):
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
         x, *cond = self._unpack(batch)
         b, x = len(x), pack(x, self.packing)
-        n, latents = len(x), self.packing * self.latents
+        n = len(x)
+        latents = lambda: t.randn(n, self.packing * self.latents)
         numbers = 0 if self.augment is None else self.packing * self.augment.numbers
+        uniform = lambda: t.rand(n, 2, numbers) if numbers else x.new_empty(n, 2, 0)
         often = 0 if t.step % self.lazy else self.lazy
         r1, r2 = (often * gamma(t.step) for gamma in self.gammas)
-        d_loss = partial(self.d_loss, r1=r1, r2=r2, penalty=often * self.gradient_penalty)
-        metrics = {}
+        penalty, metrics = often * self.gradient_penalty, {}
+        mix = lambda: t.rand(n) if penalty else x.new_zeros(n)
+        d_loss = partial(self.d_loss, r1=r1, r2=r2, penalty=penalty)
         for _ in range(self.d_steps):
-            z, u, mix = t.randn(n, latents), t.rand(n, 2, numbers), t.rand(n)
-            metrics["d"] = t.minimize("d", d_loss, x, z, u, mix, *cond)
-        metrics["g"] = t.minimize("g", self.g_loss, x, t.randn(n, latents), t.rand(n, 2, numbers), *cond)
+            metrics["d"] = t.minimize("d", d_loss, x, latents(), uniform(), mix(), *cond)
+        metrics["g"] = t.minimize("g", self.g_loss, x, latents(), uniform(), *cond)
         return metrics if self.augment is None else metrics | self.augment.adapt(t, b)
 
     def d_loss(
@@ -280,10 +282,16 @@ class GANTask(Task):
     def _fake(self, z: Tensor, named: dict[str, Tensor]) -> Tensor:
         return pack(self.generator(z.reshape(-1, self.latents), **named), self.packing)
 
-    def _judge(self, x: Tensor, u: Tensor, named: dict[str, Tensor]) -> Tensor:
+    def _judge(self, x: Tensor, u: Tensor, named: dict[str, Tensor]) -> Logits:
         if self.augment is not None:
             x = pack(self.augment(unpack(x, self.packing), u.reshape(-1, self.augment.numbers)), self.packing)
-        return self.discriminator(x, **named)
+        logits = self.discriminator(x, **named)
+        if logits.shape != x.shape[:1]:
+            raise ValueError(
+                f"the discriminator gave logits of shape {tuple(logits.shape)} for {len(x)} samples; it has to give "
+                f"({len(x)},), one number each"
+            )
+        return logits
 
     def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
         x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
