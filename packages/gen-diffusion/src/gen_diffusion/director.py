@@ -22,43 +22,9 @@ from torch import Tensor, nn
 
 from gen_diffusion.condition import Condition, Context
 from gen_diffusion.denoise import Denoiser, noised
-from gen_diffusion.dit import attend, linear, positions, zero
+from gen_diffusion.dit import Block, linear, positions, zero
 
 Conditioning = Literal["in-context", "adaln", "cross-attention"]
-
-
-class Block(nn.Module):
-    """Self-attention, a look at a caption's tokens if `context_dim`, an MLP; scaled, shifted, gated as in adaLN-Zero.
-
-    Gates and the last weights of the look start at 0, so that the block starts as the identity.
-    """
-
-    def __init__(self, width: int, heads: int, context_dim: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = zero(nn.Linear(width, 6 * width))
-        self.qkv, self.out = linear(width, 3 * width), linear(width, width)
-        self.mlp = nn.Sequential(linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width))
-        self.query = linear(width, width) if context_dim else None
-        if context_dim:
-            self.tokens, self.read = linear(context_dim, 2 * width), zero(nn.Linear(width, width))
-
-    def forward(
-        self,
-        h: Float[Tensor, "b l c"],
-        condition: Float[Tensor, "b c"],
-        seen: Bool[Tensor, "b 1 1 l"] | None,
-        tokens: Float[Tensor, "b m e"] | None,
-        real: Bool[Tensor, "b 1 1 m"] | None,
-    ) -> Float[Tensor, "b l c"]:
-        gate, shift, scale, gate_mlp, shift_mlp, scale_mlp = self.modulation(condition)[:, None].chunk(6, 2)
-        q, k, v = self.qkv(shift + (1 + scale) * self.norm(h)).chunk(3, 2)
-        h = h + gate * self.out(attend(q, k, v, self.heads, seen))
-        if self.query is not None:
-            k, v = self.tokens(tokens).chunk(2, 2)
-            h = h + self.read(attend(self.query(self.norm(h)), k, v, self.heads, real))
-        return h + gate_mlp * self.mlp(shift_mlp + (1 + scale_mlp) * self.norm(h))
 
 
 class Director(nn.Module):
@@ -147,7 +113,7 @@ class Director(nn.Module):
             )
             seen = torch.cat([real_, seen_], -1)
         for block in self.blocks:
-            h = block(h, condition, seen, tokens, real)
+            h = block(h, condition, tokens, real, seen)
         shift, scale = self.modulation(condition)[:, None].chunk(2, 2)
         y = self.head(shift + (1 + scale) * self.norm(h[:, -frames:]))
         y = rearrange(y, "b l (p c) -> b (l p) c", p=self.patch)

@@ -93,10 +93,12 @@ class Block(nn.Module):
         condition: Float[Tensor, "b c"],
         tokens: Float[Tensor, "b m e"] | None = None,
         mask: Bool[Tensor, "b 1 1 m"] | None = None,
+        seen: Bool[Tensor, "b 1 1 n"] | None = None,
     ) -> Float[Tensor, "b n c"]:
+        """`mask` tells the real tokens, `seen` the patches that may be looked at; None is all."""
         gate, shift, scale, gate_mlp, shift_mlp, scale_mlp = self.modulation(condition)[:, None].chunk(6, 2)
         q, k, v = self.qkv(shift + (1 + scale) * self.norm(x)).chunk(3, 2)
-        x = x + gate * self.out(attend(q, k, v, self.heads))
+        x = x + gate * self.out(attend(q, k, v, self.heads, seen))
         if self.query is not None:
             k, v = self.tokens(tokens).chunk(2, 2)
             x = x + self.read(attend(self.query(self.norm(x)), k, v, self.heads, mask))
