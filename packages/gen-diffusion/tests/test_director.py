@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from gen_diffusion.denoise import Preconditioned
-from gen_diffusion.director import Director, masked_loss
-from gen_diffusion.loss import denoising_loss, edm_weight
+from gen_diffusion.director import Director
+from gen_diffusion.dit import Block
+from gen_diffusion.loss import denoising_loss, edm_weight, masked_loss
 from gen_diffusion.text import Texted, TextEncoder, Words, tokenise
 
 WAYS = ("in-context", "adaln", "cross-attention")
@@ -55,6 +56,7 @@ def test_padding_changes_nothing(way):
     lengths = torch.tensor([20, 17, 15, 10, 8, 5, 3, 1, 20])
     mask = torch.arange(20) < lengths[:, None]
     other = torch.where(mask[:, :, None], x, torch.full_like(x, torch.nan))
+    assert all(isinstance(block, Block) for block in net.blocks)
     y, y_other = net(x, c_noise, mask=mask, **caption), net(other, c_noise, mask=mask, **caption)
     assert torch.equal(y, y_other) and (y[~mask] == 0).all() and (y[mask] != 0).all()
     torch.testing.assert_close(
@@ -62,8 +64,8 @@ def test_padding_changes_nothing(way):
     )
     denoiser, sigma, noise = Preconditioned(net, 0.5), c_noise.exp(), torch.randn(x.shape)
     noise_other = torch.where(mask[:, :, None], noise, 1e3)
-    loss = masked_loss(denoiser, x, sigma, noise, mask, **caption)
-    assert torch.equal(loss, masked_loss(denoiser, other, sigma, noise_other, mask, **caption))
+    loss = masked_loss(denoiser, x, sigma, noise, mask, mask=mask, **caption)
+    assert torch.equal(loss, masked_loss(denoiser, other, sigma, noise_other, mask, mask=mask, **caption))
     full = denoising_loss(denoiser, x, sigma, noise, **caption)
     torch.testing.assert_close(masked_loss(denoiser, x, sigma, noise, mask | True, **caption), full)
     by_hand = (denoiser(x + sigma[:, None, None] * noise, sigma, mask=mask, **caption) - x)[4, :8].square().mean()

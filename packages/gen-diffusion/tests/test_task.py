@@ -9,11 +9,13 @@ from torch import nn
 from gen_diffusion import (
     MLP,
     DiffusionTask,
+    Director,
     Preconditioned,
     Uncertainty,
     UNet,
     grid,
     grid_mixture,
+    masked_loss,
     moons,
     ot_pairing,
 )
@@ -229,3 +231,74 @@ def test_uncertainty_is_trained_beside_the_network():
         task.step(torch.randn(16, 2), trainer)
     assert not torch.equal(task.uncertainty.linear.weight, before)
     assert task.evaluate(torch.randn(3, 2))["loss"].shape == (3,)
+
+
+def padded(b=9, frames=20):
+    """As many trajectories as features; what goes beyond the ends is NaN in a second copy."""
+    x = torch.randn(b, frames, 9, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(frames) < torch.tensor([20, 17, 15, 10, 8, 5, 3, 1, 20])[:b, None]
+    return x, torch.where(mask[:, :, None], x, torch.nan), mask
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_padding_is_not_trained_on(micro_batch):
+    """Whatever it holds, the loss and the gradient are the same; and so is a validation loss."""
+    results, (x, other, mask) = [], padded()
+    for data in (x, other):
+        torch.manual_seed(0)
+        net = Director(width=8, depth=1, heads=2, patch=5)
+        for p in net.parameters():
+            nn.init.normal_(p, std=0.2)
+        task = DiffusionTask(Preconditioned(net), conditions={"mask": False}, mask="mask", p_drop=1.0)
+        trainer = FakeTrainer(task, micro_batch=micro_batch)
+        torch.manual_seed(2)
+        held_out = task.evaluate((data, mask))["loss"]
+        loss = task.step((data, mask), trainer)["loss"]
+        assert torch.equal(trainer.batch[-1], mask)  # never dropped, though all is
+        results.append((loss, held_out, trainer.gradient))
+    (loss, held_out, gradient), (loss_other, held_out_other, gradient_other) = results
+    assert torch.equal(loss, loss_other) and loss.isfinite() and torch.equal(held_out, held_out_other)
+    assert all(map(torch.equal, gradient, gradient_other)) and any(g.abs().sum() > 0 for g in gradient)
+
+
+def test_a_masked_loss_is_the_mean_over_what_is_real():
+    """By hand, sample by sample, of a mask of frames and of one of pixels; the mask has the name it was given."""
+    seen = {}
+
+    def denoiser(x, sigma, **cond):
+        seen.update(cond, x=x)
+        return 0.5 * x
+
+    x, other, mask = padded()
+    sigma, noise = torch.linspace(0.1, 2, 9), torch.randn(9, 20, 9)
+    loss = masked_loss(denoiser, other, sigma, noise, mask, valid=mask)
+    for i, frames in enumerate(mask.sum(1).tolist()):
+        error = 0.5 * (x[i] + sigma[i] * noise[i]) - x[i]
+        assert loss[i].item() == pytest.approx(error[:frames].square().mean().item(), rel=1e-5)
+    assert torch.equal(seen["valid"], mask) and (seen["x"][~mask] == 0).all()
+    pictures, pixels = torch.randn(4, 3, 4, 4), torch.rand(4, 1, 4, 4) < 0.5  # the same pixels of all channels
+    loss = masked_loss(lambda x, sigma: 0 * x, pictures, sigma[:4], torch.zeros_like(pictures), pixels)
+    for i in range(4):
+        torch.testing.assert_close(loss[i], pictures[i][:, pixels[i, 0]].square().mean())
+
+
+def test_a_mask_is_told_to_the_denoiser_while_captions_are_dropped():
+    seen = {}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, c_noise, **cond):
+            seen.update(cond)
+            return self.gain * x
+
+    x, _, mask = padded()
+    task = DiffusionTask(Preconditioned(Net()), conditions={"real": False, "text": 0}, mask="real", p_drop=1.0)
+    task.step((x, mask, torch.ones(9, 5).long()), FakeTrainer(task))
+    assert torch.equal(seen["real"], mask) and (seen["text"] == 0).all()
+    with pytest.raises(ValueError, match=r"mask='mask' is none of the conditions \['text'\]"):
+        DiffusionTask(Preconditioned(Net()), conditions={"text": 0}, mask="mask")
+    with pytest.raises(ValueError, match="pairing compares whole samples"):
+        DiffusionTask(Preconditioned(Net()), conditions={"mask": False}, mask="mask", pairing=ot_pairing)

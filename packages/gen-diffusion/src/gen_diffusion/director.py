@@ -12,7 +12,7 @@ noise level modulates every block in all three; in the paper it goes where the c
 [Peebles23] Scalable diffusion models with transformers, arXiv:2212.09748.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gen_diffusion.condition import Condition, Context
-from gen_diffusion.denoise import Denoiser, noised
 from gen_diffusion.dit import Block, linear, positions, zero
 
 Conditioning = Literal["in-context", "adaln", "cross-attention"]
@@ -118,16 +117,3 @@ class Director(nn.Module):
         y = self.head(shift + (1 + scale) * self.norm(h[:, -frames:]))
         y = rearrange(y, "b l (p c) -> b (l p) c", p=self.patch)
         return y if mask is None else y.masked_fill(~mask[:, :, None], 0)
-
-
-def masked_loss(
-    denoiser: Denoiser,
-    x0: Float[Tensor, "b f c"],
-    sigma: Float[Tensor, "b"],
-    noise: Float[Tensor, "b f c"],
-    mask: Bool[Tensor, "b f"],
-    **cond: Any,
-) -> Float[Tensor, "b"]:
-    """`denoising_loss` of trajectories of unequal lengths: |D - x0|^2 averaged over real frames and their features."""
-    error = (denoiser(noised(x0, sigma, noise), sigma, mask=mask, **cond) - x0).square().mean(2).masked_fill(~mask, 0)
-    return error.sum(1) / mask.sum(1)

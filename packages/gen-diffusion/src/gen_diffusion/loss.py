@@ -30,7 +30,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gen_diffusion.denoise import Denoiser, noised
@@ -46,6 +46,28 @@ def denoising_loss(
 ) -> Float[Tensor, "b"]:
     """|D(x0 + sigma n; sigma) - x0|^2 per sample, averaged over its dimensions ([Karras22] eq. 2, unweighted)."""
     return (denoiser(noised(x0, sigma, noise), sigma, **cond) - x0).square().flatten(1).mean(1)
+
+
+def masked_loss(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "b *shape"],
+    sigma: Float[Tensor, "b"],
+    noise: Float[Tensor, "b *shape"],
+    mask: Bool[Tensor, "b *part"],
+    /,
+    **cond: Any,
+) -> Float[Tensor, "b"]:
+    """`denoising_loss` of samples of unequal sizes, averaged over what is real.
+
+    Args:
+        mask: True where x0 is real, somewhere in each sample; of the first dimensions of x0, or of all, with 1 for any
+            that it says nothing of. What x0 and the noise hold elsewhere makes no difference: the denoiser gets 0.
+        cond: with the mask among them, by the name that the denoiser knows, unless it needs none.
+    """
+    real = mask.reshape(mask.shape + (1,) * (x0.ndim - mask.ndim)).expand_as(x0)
+    answer = denoiser(noised(x0, sigma, noise).masked_fill(~real, 0), sigma, **cond)
+    error = (answer - x0).masked_fill(~real, 0).square()  # filled first: 0 times the gradient at NaN is NaN
+    return error.flatten(1).sum(1) / real.flatten(1).sum(1)
 
 
 # ------------------------------------------------------------------ levels, from standard normal draws

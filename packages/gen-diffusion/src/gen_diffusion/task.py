@@ -12,7 +12,7 @@ from torch import Tensor
 from gen_core.task import Task, decay_groups
 from gen_diffusion.denoise import Preconditioned
 from gen_diffusion.guide import drop
-from gen_diffusion.loss import Uncertainty, denoising_loss, edm_weight, log_normal
+from gen_diffusion.loss import Uncertainty, denoising_loss, edm_weight, log_normal, masked_loss
 
 QUANTILES = 4  # noise levels in a validation loss
 
@@ -25,6 +25,8 @@ class DiffusionTask(Task):
         conditions: name of each condition of a batch, in order, with the value that stands for none: `{"label": 10}`
             for ten classes, `{"text": 0}` for token ids. Each is dropped for it with probability `p_drop` for each
             sample, all of a sample together. Other parts of a batch are ignored.
+        mask: name of the condition that is True where x0 is real, as `masked_loss` takes it: the loss averages over
+            what is real. The denoiser is told it like the others, but it is never dropped, whatever stands for none.
         levels: standard normals -> training noise levels. None is the paper's `log_normal`, which is for data of
             standard deviation 0.5, in proportion to sigma_data: the unit of the data makes no difference.
         weight: noise levels -> weight of the squared error of x0; None is `edm_weight`.
@@ -44,6 +46,7 @@ class DiffusionTask(Task):
         denoiser: Preconditioned,
         *,
         conditions: Mapping[str, int | float] | None = None,
+        mask: str | None = None,
         p_drop: float = 0.1,
         levels: Callable[[Tensor], Tensor] | None = None,
         weight: Callable[[Tensor], Tensor] | None = None,
@@ -57,10 +60,14 @@ class DiffusionTask(Task):
         super().__init__()
         if not 0 <= p_drop <= 1:
             raise ValueError(f"p_drop is the share of samples without their conditions, from 0 to 1; got {p_drop}")
+        if mask is not None and mask not in (conditions or {}):
+            raise ValueError(f"mask={mask!r} is none of the conditions {list(conditions or {})}; name it there too")
+        if mask is not None and pairing is not None:
+            raise ValueError("pairing compares whole samples, and with mask their sizes differ; give one of the two")
         self.denoiser = denoiser
         self.uncertainty = uncertainty
         self.conditions = dict(conditions or {})
-        self.p_drop = p_drop
+        self.mask, self.p_drop = mask, p_drop
         self.levels = levels or partial(log_normal, mean=-1.2 + math.log(denoiser.sigma_data / 0.5))
         self.weight = weight or partial(edm_weight, sigma_data=denoiser.sigma_data)
         self.pairing = pairing
@@ -75,7 +82,8 @@ class DiffusionTask(Task):
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
         x0, *given = self._unpack(batch)
         dropped = t.rand(len(x0)) < self.p_drop if given else torch.zeros(0)
-        cond = [drop(c, dropped, null) for c, null in zip(given, self.conditions.values(), strict=True)]
+        named = zip(self.conditions.items(), given, strict=True)
+        cond = [c if name == self.mask else drop(c, dropped, null) for (name, null), c in named]
         sigma, noise = self.levels(t.randn(len(x0))), t.randn_like(x0)
         if self.pairing is not None:
             mine = slice(t.rank * len(x0), (t.rank + 1) * len(x0))
@@ -102,7 +110,9 @@ class DiffusionTask(Task):
 
     def _losses(self, x0: Tensor, sigma: Tensor, noise: Tensor, *cond: Tensor) -> Float[Tensor, "b"]:
         named = dict(zip(self.conditions, cond, strict=True))
-        return self.weight(sigma) * denoising_loss(self.denoiser, x0, sigma, noise, **named)
+        if self.mask is None:
+            return self.weight(sigma) * denoising_loss(self.denoiser, x0, sigma, noise, **named)
+        return self.weight(sigma) * masked_loss(self.denoiser, x0, sigma, noise, named[self.mask], **named)
 
     def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
         """`(x0, *conditions)`: as many as the task has names for."""
