@@ -13,6 +13,7 @@ the glyph of that name is among the 5 nearest of 200 known ones. Both take some 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,9 @@ def train(x0: Tensor, captions: list[str], judge: Judge, args: argparse.Namespac
         3, args.width, args.multipliers, blocks=args.blocks, attention=(1, 2), context_dim=64, dropout=args.dropout
     )
     denoiser = Preconditioned(Texted(net, encoder), x0.square().mean().sqrt().item())
-    levels = lambda z: log_normal(z, mean=-0.6, std=1.4)  # more of the noise that hides where things are
+    # Below sigma = 4 the noisy picture itself shows what is where: only above does it pay to read a caption's order.
+    # With a mean of -0.6, 8 % of the levels are there and the objects came out right, in random order; with 1.0, 39 %.
+    levels = partial(log_normal, mean=args.level_mean, std=1.4)
     task = DiffusionTask(denoiser, conditions={"text": 0}, levels=levels, lr=args.lr)
     ema = EMA("denoiser", power(0.10))
 
@@ -56,7 +59,7 @@ def train(x0: Tensor, captions: list[str], judge: Judge, args: argparse.Namespac
         schedule=warmup_cosine(args.steps // 20, args.steps),
         clip=1.0,
         device=args.device,
-        callbacks=[ema, Progress(args.steps), every(max(1, args.steps // 5), look)],
+        callbacks=[ema, Progress(args.steps), every(max(1, args.steps // 6), look)],
     )
     start, parameters = time.monotonic(), sum(p.numel() for p in denoiser.parameters())
     trainer.fit(Loader(Arrays(x0, text), args.batch), args.steps)
@@ -119,8 +122,9 @@ def main() -> None:
     parser.add_argument("what", choices=["scenes", "emoji"])
     parser.add_argument("--pictures", type=Path, default=Path("emoji"), help="folder of emoji, of any depth")
     parser.add_argument("--n", type=int, default=40_000, help="scenes to train on")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--level-mean", type=float, default=1.0, help="of ln(sigma): layout is decided above sigma = 4")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--multipliers", type=int, nargs="+", default=(1, 4, 4))
