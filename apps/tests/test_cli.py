@@ -70,11 +70,11 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(run, tmp_path):
         assert (tmp_path / f"{name}.png").is_file()
         return np.load(tmp_path / f"{name}.npz")
 
-    many = drawn("many", "--n 10 --guidance 1.5 --churn 2")
-    few = drawn("few", "--n 3 --batch 2 --guidance 1.5 --churn 2")
+    many = drawn("many", "--n 10 --guidance 1.5 --method heun --churn 2")
+    few = drawn("few", "--n 3 --batch 2 --guidance 1.5 --method heun --churn 2")
     np.testing.assert_allclose(many["x"][:3], few["x"], atol=1e-3)
     assert many["x"].shape == (10, 1, 8, 8) and many["label"].tolist() == [0, 1] * 5
-    other = drawn("other", "--n 3 --guidance 1.5 --churn 2 --seed 1")
+    other = drawn("other", "--n 3 --guidance 1.5 --method heun --churn 2 --seed 1")
     assert np.abs(other["x"] - few["x"]).max() > 1e-2
     assert drawn("ones", "--n 4 --label 1 --steps 3")["label"].tolist() == [1] * 4
     plain, guided = drawn("plain", "--n 2 --guidance 1"), drawn("guided", "--n 2 --guidance 3")
@@ -181,7 +181,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path)
         ("diffusion train --out RUN --network.width 0", "--network.width must be a multiple of 4"),
         ("diffusion train --out RUN --optim.p-drop 7", "--optim.p-drop is a share"),
         ("diffusion train --out RUN --optim.clip -1", "clip is the largest norm"),
-        ("diffusion train --out RUN --sampler.churn -1", "s_churn is an amount of noise"),
+        ("diffusion train --out RUN --sampler.method heun --sampler.churn -1", "s_churn is an amount of noise"),
         ("diffusion train --resume TRAINED --out RUN", "drop --out"),
         ("report nowhere", "nowhere is no run"),
         ("embed nowhere", "nowhere is no folder"),

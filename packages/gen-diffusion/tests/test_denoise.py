@@ -86,3 +86,16 @@ def test_log_normal_moments():
 def test_sigma_data_is_positive():
     with pytest.raises(ValueError, match="must be positive"):
         Preconditioned(Constant(), 0.0)
+
+
+@pytest.mark.parametrize("sigma", [-1.0, torch.tensor(-0.5), torch.tensor([0.1, float("nan")]), float("nan")])
+def test_a_level_is_a_standard_deviation(sigma):
+    with pytest.raises(ValueError, match="0 or above"):
+        Preconditioned(Constant())(torch.zeros(2, 2), sigma)
+
+
+def test_a_level_of_another_shape_is_refused():
+    """(b, 1) with b == width would broadcast to something plausible; where types are checked, that check says it."""
+    for sigma in (torch.ones(2, 1), torch.ones(3)):
+        with pytest.raises((ValueError, TypeError)):
+            Preconditioned(Constant())(torch.zeros(2, 2), sigma)

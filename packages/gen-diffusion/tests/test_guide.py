@@ -335,3 +335,12 @@ def test_drop_takes_whole_rows(value):
     new = drop(value, dropped, null=0)
     assert new.dtype == value.dtype and new[1].eq(0).all() and torch.equal(new[[0, 2]], value[[0, 2]])
     assert value.all()  # the batch itself is as it was
+
+
+def test_both_branches_are_told_what_is_kept():
+    """A mask reaches the unconditional branch with its rows, in any batch; the label does not."""
+    seen = []
+    denoiser = lambda x, sigma, **cond: seen.append(cond) or x
+    mask, label = torch.ones(3, 2), torch.arange(3)
+    cfg(denoiser, 1.5, keep=("mask",))(torch.zeros(3, 2), 1.0, mask=mask, label=label)
+    assert [sorted(cond) for cond in seen] == [["mask"], ["label", "mask"]] and seen[0]["mask"] is mask

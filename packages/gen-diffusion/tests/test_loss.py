@@ -24,6 +24,8 @@ def test_uniform_times():
     """t = sigma / (1 + sigma) is uniform on (0, 1); discrete times are equally likely, each at its own level."""
     sigma = uniform_flow(Z)
     torch.testing.assert_close(sigma / (1 + sigma), (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    tails = torch.tensor([-6.0, 6.0])
+    torch.testing.assert_close(uniform_flow(tails), torch.tensor([9.866e-10, 1.0136e9]), rtol=1e-3, atol=0.0)
     abar = (1 - linear_betas(100)).cumprod(0)
     values, counts = uniform_discrete(Z, abar).unique(return_counts=True)
     torch.testing.assert_close(values, (1 / abar - 1).sqrt())

@@ -204,7 +204,7 @@ STOCHASTIC = {
 def linear_variance(step, sigmas):
     """The exact variance of a linear sampler at the end, each draw of noise carried by a row of its own."""
     draws = len(sigmas) - 1
-    x, last, used = torch.zeros(draws + 1, 1, dtype=torch.float64), [None], [0]
+    x, used = torch.zeros(draws + 1, 1, dtype=torch.float64), [0]
     x[0] = (S**2 + sigmas[0] ** 2).sqrt()
 
     def unit(like):
@@ -214,7 +214,7 @@ def linear_variance(step, sigmas):
         return out
 
     x = sample(gaussian, x, sigmas, lambda *a, **k: step(*a, **{**k, "randn_like": unit}))
-    assert used[0] <= draws and last
+    assert used[0] in (draws - 1, draws)  # each step but perhaps the last, to 0, draws once
     return x.square().sum().item()
 
 
@@ -257,16 +257,16 @@ def test_large_variance_is_beta():
 
 
 def test_langevin_moves_leave_the_right_variance():
-    """At one level for ever the moves x + (a/2) score + sqrt(a) z settle at (S^2 + sigma^2) / (1 - b / 4), exactly.
+    """The moves x + (a/2) score + sqrt(a) z at the level arrived at keep (S^2 + sigma^2) / (1 - b / 4), exactly.
 
     x is multiplied by 1 - b / 2 with b = step_size sigma^2 / (S^2 + sigma^2) in each move.
     """
-    level, step = torch.tensor(1.0, dtype=torch.float64), annealed_langevin(0.4, n=1)
+    levels, step = torch.tensor([2.0, 1.0], dtype=torch.float64), annealed_langevin(0.4, n=1)
     total = S**2 + 1.0
     b = 0.4 / total
     x = torch.full((1, 1), math.sqrt(total / (1 - b / 4)), dtype=torch.float64)
-    moved, _ = step(gaussian, x, level, level / 2, randn_like=torch.zeros_like)
-    fresh, _ = step(gaussian, torch.zeros_like(x), level, level / 2, randn_like=torch.ones_like)
+    moved, _ = step(gaussian, x, *levels, randn_like=torch.zeros_like)
+    fresh, _ = step(gaussian, torch.zeros_like(x), *levels, randn_like=torch.ones_like)
     assert (moved**2 + fresh**2).item() == pytest.approx((x**2).item())
 
 

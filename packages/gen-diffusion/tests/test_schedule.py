@@ -79,3 +79,9 @@ def test_zero_terminal_signal():
     assert new[-1] == 0 and new[0] == pytest.approx(old[0].item(), rel=1e-12)
     slope = (new[1:-1] - new[:-2]) / (old[1:-1] - old[:-2])
     torch.testing.assert_close(slope, slope[:1].expand_as(slope), rtol=1e-6, atol=0)
+
+
+def test_betas_are_no_products_of_alphas():
+    for bad in (linear_betas(10), torch.tensor([0.9, 0.9]), torch.tensor([1.0, 0.5])):
+        with pytest.raises(ValueError, match="has to decrease"):
+            ddpm(2, bad)

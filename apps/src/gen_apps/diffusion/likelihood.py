@@ -61,7 +61,7 @@ class Likelihood:
         for name, least in (("n", 2), ("probes", 0), ("levels", 3), ("elbo_steps", 1), ("batch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
-        if not 0 < (self.sigma_min or 0.002) < self.sigma_max < math.inf:
+        if not 0 < (0.002 if self.sigma_min is None else self.sigma_min) < self.sigma_max < math.inf:
             raise ValueError(f"need 0 < --sigma-min < --sigma-max, got {self.sigma_min} and {self.sigma_max}")
         if self.elbo_steps > 999:
             raise ValueError(f"--elbo-steps must be below 1000, the steps of the chain, got {self.elbo_steps}")
@@ -73,7 +73,8 @@ def likelihood(config: Likelihood) -> None:
     if config.n > len(held_out):
         raise ValueError(f"--n must be at most {len(held_out)}, the held-out samples, got {config.n}")
     grey = data.grey_levels(trained.config.data, trained.config.size)
-    sigma_min = config.sigma_min or (0.002 if grey is None else 1 / (grey - 1))
+    least = 0.002 if grey is None else 1 / (grey - 1)
+    sigma_min = least if config.sigma_min is None else config.sigma_min
     sigmas = karras(config.levels, sigma_min, config.sigma_max)
     width, rows = trained.model.sigma_data, []
     with bar("likelihood", config.n) as advance, metered(config.place, config.n) as cost:

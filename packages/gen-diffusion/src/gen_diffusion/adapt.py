@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gen_diffusion.denoise import Level, column
-from gen_diffusion.view import View, coefficients
+from gen_diffusion.schedule import chain_levels
+from gen_diffusion.view import Level, View, coefficients, column
 
 Time = Callable[[Tensor], Tensor]  # noise levels (b,) -> what the network calls its time
 
@@ -84,6 +84,8 @@ def from_velocity(net: Callable[..., Tensor], data_at: Literal[0, 1] = 0) -> Ada
     Args:
         data_at: where t has the data: 0 as in rectified flow and diffusers, 1 as in [Lipman23] and torchcfm.
     """
+    if data_at not in (0, 1):
+        raise ValueError(f"the data are at t = 0 or t = 1, got data_at={data_at}")
     to_noise: Time = lambda sigma: torch.where(sigma.isinf(), 1.0, sigma / (1 + sigma))
     if data_at == 0:
         return Adapted(net, "velocity", to_noise, "flow")
@@ -101,15 +103,15 @@ def discrete(alphas_cumprod: Float[Tensor, "t"]) -> Time:
     >>> discrete(torch.tensor([0.9, 0.5, 0.0]))(torch.tensor([1.0, 5.0, float("inf")])).tolist()
     [1.0, 1.0, 2.0]
     """
-    levels = (1 / alphas_cumprod.double() - 1).sqrt().log()
-    return partial(_index, levels=levels)
+    return partial(_index, levels=chain_levels(alphas_cumprod).log())
 
 
 def _index(sigma: Tensor, levels: Tensor) -> Tensor:
     """Position of ln(sigma) among `levels`, as a float of the type of sigma."""
-    log, levels = sigma.double().log().clamp(levels[0], levels[-1]).contiguous(), levels.to(sigma.device)
+    levels = levels.to(sigma.device, torch.float32 if sigma.device.type == "mps" else torch.float64)
+    log = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1]).contiguous()
     low = (torch.searchsorted(levels, log, right=True) - 1).clamp(0, len(levels) - 2)
     share = (log - levels[low]) / (levels[low + 1] - levels[low])
-    share = torch.where(levels[low + 1].isinf(), log.isinf().double(), share)  # nothing lies between it and infinity
+    share = torch.where(levels[low + 1].isinf(), log.isinf().to(log), share)  # nothing lies between it and infinity
     t = low + share
     return torch.where((t - t.round()).abs() < 1e-3, t.round(), t).to(sigma)

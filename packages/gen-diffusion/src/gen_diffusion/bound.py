@@ -52,7 +52,7 @@ def elbo(
         steps: None evaluates the denoiser at every t; otherwise at t = 1 and at this many others for each sample, one
             drawn from each of as many strata, those with large terms more often.
         draws: of the noise (and of the strata), averaged.
-        batch: rows in one call of the denoiser, which bounds the memory.
+        batch: rows in one call of the denoiser, but all samples of `x` at least; hand over fewer to save memory.
         generator: one, or one per sample, which makes a sample's result independent of the others.
 
     Raises:
@@ -108,7 +108,7 @@ def posterior_error(
 ) -> Float[Tensor, "levels"]:
     """E|D(x + sigma n; sigma) - x|^2 per dimension at each level, averaged over `x` and `draws` of the noise."""
     each = sigmas.to("cpu", torch.float64).repeat(len(x), draws)
-    errors = _squared_errors(denoiser, x, each, batch, generator, cond).double().cpu()
+    errors = _squared_errors(denoiser, x, each, batch, generator, cond).cpu().double()
     return errors.mean(0).unflatten(0, (draws, len(sigmas))).mean(0) / x[0].numel()
 
 

@@ -19,9 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gen_diffusion.view import View, coefficients
-
-Level = int | float | Float[Tensor, ""] | Float[Tensor, "b"]  # one level for the batch, or one for each sample
+from gen_diffusion.view import Level, View, coefficients, column
 
 
 @runtime_checkable
@@ -33,16 +31,6 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x: Tensor, sigma: Any, **cond: Any) -> Tensor: ...
-
-
-def column(sigma: Level, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "..."]:
-    """`sigma` in the type and on the device of `x`, shaped `()` or `(b, 1, ..., 1)` so that it multiplies samples.
-
-    >>> column(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4, 4)).shape
-    torch.Size([2, 1, 1, 1])
-    """
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    return sigma.reshape(sigma.shape + (1,) * (x.ndim - 1) * sigma.ndim)
 
 
 def noised(x0: Float[Tensor, "b *shape"], sigma: Level, noise: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
@@ -78,7 +66,7 @@ class Preconditioned(nn.Module):
     def forward(self, x: Float[Tensor, "b *shape"], sigma: Level, **cond: Any) -> Float[Tensor, "b *shape"]:
         s = column(sigma, x)
         if self.view == "score":
-            c_skip, c_out = torch.ones_like(s), s  # sigma^2 times the score is sigma times the answer
+            c_skip, c_out = (~s.isinf()).to(s), s.masked_fill(s.isinf(), 0)  # sigma^2 times answer / sigma
         else:
             c_skip, c_out = coefficients(self.view, s, self.sigma_data)
         c_in = torch.where(s.isinf(), 1.0, 1 / torch.hypot(s, torch.full_like(s, self.sigma_data)))

@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gen_diffusion.denoise import Denoiser, Level, column, noised
+from gen_diffusion.denoise import Denoiser, noised
 from gen_diffusion.guide import Weight, cfg
 from gen_diffusion.loss import edm_weight
 from gen_diffusion.mixture import GaussianMixture
 from gen_diffusion.sample import Snapshot, Step, heun, sample
+from gen_diffusion.view import Level, column
 
 
 class Counted:

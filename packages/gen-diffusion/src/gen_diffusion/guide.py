@@ -23,20 +23,23 @@ for the progress of sampling, from 0 at pure noise to 1 at the data, [Wang24] an
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from gen_diffusion.denoise import Denoiser, Level, column
+from gen_diffusion.denoise import Denoiser
 from gen_diffusion.schedule import vp_time
+from gen_diffusion.view import Level, column, spread
 
 Weight = Callable[[Tensor], Tensor]  # noise levels -> guidance weights, one for each level or one for all
 
 
-def cfg(denoiser: Denoiser, weight: float | Weight, null: Mapping[str, Any] | None = None) -> Denoiser:
+def cfg(
+    denoiser: Denoiser, weight: float | Weight, null: Mapping[str, Any] | None = None, keep: Sequence[str] = ()
+) -> Denoiser:
     """Classifier-free guidance, D_u + weight (D_c - D_u) ([Ho22] eq. 6, there for eps).
 
     Where one weight holds for the whole batch and is exactly 0 or 1, only the denoiser that is needed is called.
@@ -45,10 +48,11 @@ def cfg(denoiser: Denoiser, weight: float | Weight, null: Mapping[str, Any] | No
         weight: a number, or a function of the noise level such as `interval(2.0, 0.2, 5.0)`.
         null: the conditions of the unconditional branch. None leaves them all out, which the networks of this
             package read as their null class.
+        keep: conditions that both branches are told, such as a mask of padding or a picture to be filled in.
     """
 
-    def unconditional(x: Tensor, sigma: Any, **_: Any) -> Tensor:
-        return denoiser(x, sigma, **(null or {}))
+    def unconditional(x: Tensor, sigma: Any, **cond: Any) -> Tensor:
+        return denoiser(x, sigma, **{name: cond[name] for name in keep if name in cond} | dict(null or {}))
 
     return _between(unconditional, denoiser, weight)
 
@@ -82,7 +86,7 @@ def classifier(denoiser: Denoiser, log_prob: Callable[..., Tensor], weight: floa
 
     def guided(x: Float[Tensor, "b *shape"], sigma: Level, **cond: Any) -> Float[Tensor, "b *shape"]:
         s, w = column(sigma, x), _at(weight, sigma, x)
-        if (not isinstance(sigma, Tensor) or sigma.ndim == 0) and math.isinf(sigma):
+        if not (isinstance(sigma, Tensor) and sigma.is_cuda) and s.isinf().any():  # on a GPU looking would wait for it
             raise ValueError(
                 "classifier guidance needs a finite noise level, got inf; begin with a large one, like 1000"
             )
@@ -90,7 +94,7 @@ def classifier(denoiser: Denoiser, log_prob: Callable[..., Tensor], weight: floa
         if w.ndim == 0 and w == 0:
             return x0
         gradient = torch.func.grad(lambda x: log_prob(x, sigma, **cond).sum())(x)
-        return x0 + column(w, x) * s**2 * gradient
+        return x0 + spread(w, x) * s**2 * gradient
 
     return guided
 
@@ -186,7 +190,7 @@ def _between(base: Denoiser, target: Denoiser, weight: float | Weight) -> Denois
             return target(x, sigma, **cond)
         if w.ndim == 0 and w == 0:
             return base(x, sigma, **cond)
-        return torch.lerp(base(x, sigma, **cond), target(x, sigma, **cond), column(w, x))  # exact at w = 0 and 1
+        return torch.lerp(base(x, sigma, **cond), target(x, sigma, **cond), spread(w, x))  # exact at w = 0 and 1
 
     return guided
 

@@ -69,7 +69,7 @@ def log_likelihood(
             random vectors for each sample, the same at all levels. One probe cannot tell its standard error.
         probe: entries of +-1, or standard normal ones, whose estimate has the larger variance.
         sigma_data: widens the prior at the last level to N(0, (sigma_max^2 + sigma_data^2) I).
-        batch: samples times vectors in one backward pass, which bounds the memory.
+        batch: samples times vectors in one backward pass, but all samples at least; hand over fewer to save memory.
         generator: for the probes; one, or one per sample.
 
     Raises:
@@ -155,6 +155,8 @@ def _trapezoid(nodes: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
 def _probes(
     x: Tensor, k: int, probe: str, generator: Generator | Sequence[Generator] | None
 ) -> Float[Tensor, "b k ..."]:
+    if probe not in ("rademacher", "normal"):
+        raise ValueError(f"probe is rademacher or normal, got {probe!r}")
     z = randn_like(x[:, None].expand(-1, k, *x.shape[1:]), generator)
     return torch.where(z < 0, -1.0, 1.0).to(z) if probe == "rademacher" else z
 

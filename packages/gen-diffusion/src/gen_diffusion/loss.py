@@ -34,6 +34,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gen_diffusion.denoise import Denoiser, noised
+from gen_diffusion.schedule import chain_levels
 from gen_diffusion.view import View, coefficients
 
 
@@ -84,13 +85,13 @@ def log_normal(z: Float[Tensor, "*b"], mean: float = -1.2, std: float = 1.2) -> 
 
 def uniform_flow(z: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Levels t / (1 - t) of times t uniform on (0, 1), by the normal distribution function of `z` ([Lipman23])."""
-    return torch.special.ndtr(z) / torch.special.ndtr(-z)
+    return (torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)).exp()  # the tails of ndtr are 0 in float32
 
 
 def uniform_discrete(z: Float[Tensor, "*b"], alphas_cumprod: Float[Tensor, "t"]) -> Float[Tensor, "*b"]:
     """Levels of discrete times that are equally likely, by the normal distribution function of `z`."""
     times = (torch.special.ndtr(z) * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
-    return (1 / alphas_cumprod.double() - 1).sqrt().to(z)[times]
+    return chain_levels(alphas_cumprod).to(z)[times]
 
 
 # ------------------------------------------------------------------ weights of |D - x0|^2
@@ -162,6 +163,6 @@ def ot_pairing(x0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"]) 
     """
     from scipy.optimize import linear_sum_assignment
 
-    cost = torch.cdist(x0.flatten(1).double(), noise.flatten(1).double()).square()
-    _, order = linear_sum_assignment(cost.cpu().numpy())
+    cost = torch.cdist(x0.flatten(1).cpu().double(), noise.flatten(1).cpu().double()).square()
+    _, order = linear_sum_assignment(cost.numpy())
     return noise[torch.as_tensor(order, device=noise.device)]

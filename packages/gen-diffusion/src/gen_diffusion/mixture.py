@@ -15,7 +15,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_diffusion.denoise import Level, column
+from gen_diffusion.view import Level, column
 
 
 class GaussianMixture(nn.Module):

@@ -16,7 +16,7 @@ methods). Steps wrap steps: `churn(40.0, step=euler)`.
     dpmpp_2m_sde(eta)          2       1   yes
     churn(s_churn)             2       2   yes
     corrected(step, n=1)     its   + n    yes
-    annealed_langevin(n=1)     -   1 + n   yes
+    annealed_langevin(n)       -   1 + n   yes
 
 The ordinary differential equation is dx/dsigma = (x - D(x; sigma)) / sigma, [Karras22] eq. 4 with sigma(t) = t; the
 straight path of flow matching and the variance-preserving process are the same curve in other units. A first level of
@@ -274,7 +274,7 @@ def corrected(step: Step = euler, snr: float = 0.16, n: int = 1) -> Step:
 
 
 def annealed_langevin(step_size: float = 0.05, n: int = 5) -> Step:
-    """`n` Langevin moves at each level, in proportion to it, and the estimate itself at the end ([Song19] algorithm 1).
+    """`n` Langevin moves at each level that is reached, in proportion to it, and the estimate at 0 ([Song19] alg. 1).
 
     Args:
         step_size: epsilon / sigma_L^2 of the paper: a move is x + (alpha / 2) score + sqrt(alpha) z with
@@ -292,10 +292,12 @@ def annealed_langevin(step_size: float = 0.05, n: int = 5) -> Step:
     ) -> tuple[Tensor, Tensor]:
         if sigma.isinf():
             raise ValueError("Langevin moves need a finite noise level; begin at one, with karras or exponential")
-        for _ in range(n):
-            x = x + step_size / 2 * (denoise(x, sigma) - x) + math.sqrt(step_size) * sigma * randn_like(x)
         x0 = denoise(x, sigma)
-        return (x0 if sigma_next == 0 else x), x0
+        if sigma_next == 0:
+            return x0, x0
+        for _ in range(n):
+            x = x + step_size / 2 * (denoise(x, sigma_next) - x) + math.sqrt(step_size) * sigma_next * randn_like(x)
+        return x, x0
 
     return step
 

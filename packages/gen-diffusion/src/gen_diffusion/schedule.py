@@ -110,7 +110,7 @@ def ddpm(
             T // n, which never visit the last time, "linspace" from T - 1 to 0.
 
     Raises:
-        ValueError: unless 1 <= n <= T.
+        ValueError: unless 1 <= n <= T; for another spacing; for products that do not decrease.
     """
     T = len(alphas_cumprod)
     if not 1 <= n <= T:
@@ -119,9 +119,25 @@ def ddpm(
         times = (T - torch.arange(n, dtype=torch.float64) * T / n).round().long() - 1
     elif spacing == "leading":
         times = torch.arange(n).flip(0) * (T // n)
-    else:
+    elif spacing == "linspace":
         times = torch.linspace(T - 1, 0, n, dtype=torch.float64).round().long()
-    return _then_zero((1 / alphas_cumprod.double().cpu() - 1).sqrt()[times])
+    else:
+        raise ValueError(f"spacing is trailing, leading or linspace, got {spacing!r}")
+    return _then_zero(chain_levels(alphas_cumprod)[times])
+
+
+def chain_levels(alphas_cumprod: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+    """sqrt(1 / alphas_cumprod - 1), the level of each discrete time, the last one possibly infinite.
+
+    Raises:
+        ValueError: unless the products of (1 - beta) decrease within [0, 1); betas themselves do not.
+    """
+    a = alphas_cumprod.detach().cpu().double()
+    if not (0 <= a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
+        raise ValueError(
+            "alphas_cumprod has to decrease within [0, 1), as (1 - betas).cumprod(0) does; were these betas?"
+        )
+    return (1 / a - 1).sqrt()
 
 
 def linear_betas(T: int = 1000, first: float = 1e-4, last: float = 0.02) -> Float[Tensor, "t"]:

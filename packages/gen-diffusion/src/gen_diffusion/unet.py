@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, context_dim: int):
         super().__init__()
-        self.heads = math.gcd(channels, max(1, channels // 32))
+        self.heads = min((h for h in range(1, channels + 1) if channels % h == 0), key=lambda h: abs(channels / h - 32))
         self.norm = norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.tokens = nn.Linear(context_dim, 2 * channels) if context_dim else None

@@ -32,6 +32,30 @@ from torch import Tensor
 
 View = Literal["x0", "eps", "v", "score", "velocity", "F"]
 VIEWS: tuple[View, ...] = get_args(View)
+Level = int | float | Float[Tensor, ""] | Float[Tensor, "b"]  # one level for the batch, or one for each sample
+
+
+def column(sigma: Level, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "..."]:
+    """`sigma` in the type and on the device of `x`, shaped `()` or `(b, 1, ..., 1)` so that it multiplies samples.
+
+    >>> column(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 1, 1, 1])
+
+    Raises:
+        ValueError: for another shape, which would broadcast to something else; for a negative level or nan, looked for
+            where that costs nothing: on the CPU, outside a compiled network.
+    """
+    given = torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else x.dtype)
+    if given.shape not in ((), (len(x),)):
+        raise ValueError(f"sigma is a number or has one level for each of {len(x)} samples, got {tuple(given.shape)}")
+    if given.device.type == "cpu" and not torch.compiler.is_compiling() and not (given >= 0).all():
+        raise ValueError(f"sigma is a standard deviation, 0 or above; got {given.min().item()}")
+    return spread(given, x)
+
+
+def spread(value: Float[Tensor, ""] | Float[Tensor, "b"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "..."]:
+    """Any number of a batch or of each sample, in the type and on the device of `x`, to multiply samples with."""
+    return value.to(x).reshape(value.shape + (1,) * (x.ndim - 1) * value.ndim)
 
 
 def angles(sigma: Float[Tensor, "*b"]) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"]]:
@@ -72,7 +96,7 @@ def coefficients(
 def convert(
     value: Float[Tensor, "b *shape"],
     x: Float[Tensor, "b *shape"],
-    sigma: int | float | Float[Tensor, ""] | Float[Tensor, "b"],
+    sigma: Level,
     source: View,
     to: View,
     sigma_data: float = 1.0,
@@ -87,8 +111,7 @@ def convert(
         x: x0 + sigma n, or n at sigma = infinity.
         sigma_data: of the view "F".
     """
-    sigma = torch.as_tensor(sigma).to(x)
-    sigma = sigma.reshape(sigma.shape + (1,) * (x.ndim - 1) * sigma.ndim)
+    sigma = column(sigma, x)
     alpha, s = angles(sigma)
     u = torch.where(sigma.isinf(), x, alpha * x)
     if source == "score":  # a multiple of eps, 0 times infinity at the end of the axis
