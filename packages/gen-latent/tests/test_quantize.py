@@ -134,6 +134,18 @@ def test_the_nearest_code_is_that_of_a_brute_force_in_double_precision(d: int, s
     assert torch.equal(nearest(narrow, codes)[clear], distance.argmin(-1)[clear])
 
 
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_what_the_decoder_gets_of_16_bit_vectors_are_the_codes(gradient):
+    seed_all(0)
+    codebook = lambda: VectorQuantizer(16, 4, gradient=gradient)
+    z = normal(3, 5, 4).bfloat16()
+    for quantizer in (codebook(), Residual([codebook(), codebook()], gradient=gradient), FSQ((5, 4, 3, 3))):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = quantizer(z)
+        assert out.z.dtype == out.loss.dtype == torch.float32
+        assert torch.allclose(out.z, quantizer.lookup(out.index), atol=1e-5)
+
+
 def test_ties_go_to_the_first_code():
     assert nearest(torch.zeros(2, 1), torch.tensor([[1.0], [-1.0], [1.0]])).tolist() == [0, 0]
 
@@ -405,8 +417,8 @@ def test_what_cannot_be_is_refused():
         VectorQuantizer(0, 3)
     with pytest.raises(ValueError, match=r"in \[0, 1\), got 1.0"):
         VectorQuantizer(2, 3, decay=1.0)
-    with pytest.raises(ValueError, match="revive_below=1 needs moving counts"):
-        VectorQuantizer(2, 3, decay=None, revive_below=1)
+    with pytest.raises(ValueError, match=r"revive_below=1\.0 needs moving counts"):
+        VectorQuantizer(2, 3, decay=None, revive_below=1.0)
     with pytest.raises(ValueError, match="got 'gumbel'"):
         _crossing("gumbel")
     with pytest.raises(ValueError, match="codes have 3 dimensions but the vectors 4"):

@@ -34,6 +34,11 @@ class Quantized(NamedTuple):
     loss: Float[Tensor, "b"]
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In at least single precision: a network under autocast answers in bf16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tensor, "..."]:
     """Index of the code at the least Euclidean distance; in at least single precision, ties to the first.
 
@@ -41,7 +46,7 @@ def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tenso
     cancel.
     """
     with torch.autocast(z.device.type, enabled=False):
-        dtype = torch.promote_types(torch.promote_types(z.dtype, codes.dtype), torch.float32)
+        dtype = torch.promote_types(_wide(z).dtype, codes.dtype)
         z, codes = z.detach().to(dtype), codes.detach().to(dtype)
         middle = codes.mean(0)
         centred = codes - middle
@@ -125,6 +130,7 @@ class VectorQuantizer(nn.Module):
             raise ValueError(
                 f"the codes have {self.table.shape[1]} dimensions but the vectors {z.shape[-1]}; use as many"
             )
+        z = _wide(z)
         index = nearest(z, self.table)
         q = F.embedding(index, self.table)
         loss = self.beta * (z - q.detach()).square().flatten(1).mean(1)
@@ -140,7 +146,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _count(self, z: Float[Tensor, "m d"], index: Int[Tensor, "m"]) -> None:
-        self.seen_counts += index.bincount(minlength=len(self.table)).to(self.seen_counts)
+        self.seen_counts.index_add_(0, index, torch.ones_like(index, dtype=self.seen_counts.dtype))
         self.seen_sums.index_add_(0, index, z.to(self.seen_sums))
         if self.revive_below:
             self._pool.append(z)
@@ -237,7 +243,7 @@ class FSQ(nn.Module):
             raise ValueError(
                 f"{len(self.levels)} levels were given for vectors of {z.shape[-1]} dimensions; give one each"
             )
-        bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
+        bounded = self.bound(_wide(z))
         rounded = straight_through(bounded, bounded.round())
         q = rounded / (self.count // 2)
         return Quantized(q, self.index(q.detach()), q.new_zeros(len(z)))
@@ -272,6 +278,7 @@ class Residual(nn.Module):
         self.quantizers, self.cross = nn.ModuleList(quantizers), _crossing(gradient)
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        z = _wide(z)
         rest, total, indices, loss = z, torch.zeros_like(z), [], z.new_zeros(len(z))
         for quantizer in self.quantizers:
             q, index, cost = quantizer(rest)
