@@ -98,6 +98,34 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(clatr.text(ids).mean[1:], clatr.text(ids[1:, :1]).mean, atol=1e-5, rtol=1e-4)
 
 
+def test_padding_is_not_trained_on():
+    """The loss of trajectories and padding is that of the trajectories alone, and so is what a decoder is taught."""
+    x, mask = randn(9, 30, 9, dtype=torch.float32), torch.arange(30) < torch.full((9, 1), 20)
+    text, noise = torch.arange(1, 10)[:, None], randn(9, 2, 8, seed=1, dtype=torch.float32)
+    losses, gradients = [], []
+    for batch in ((x[:, :20], text, noise), (torch.where(mask[:, :, None], x, torch.nan), text, noise, mask)):
+        task = CLaTrTask(small())
+        losses.append(task.loss(*batch))
+        losses[-1].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None]))
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-3)
+    scores = task.evaluate((x, text, mask))["clatr_score"]
+    torch.testing.assert_close(scores, task.evaluate((x[:, :20], text))["clatr_score"], atol=1e-3, rtol=1e-4)
+
+
+def test_a_batch_of_wrong_answers_is_not_split():
+    """Pieces of 4 would have 3 wrong answers each instead of 7; a piece that holds the batch is none."""
+    data = Arrays(randn(8, 30, 9, dtype=torch.float32), torch.arange(1, 9)[:, None], torch.ones(8, 30) > 0)
+    with pytest.raises(ValueError, match="without micro_batch"):
+        Trainer(CLaTrTask(small()), device="cpu", micro_batch=4).fit(Loader(data, 8), 1)
+    Trainer(CLaTrTask(small()), device="cpu", micro_batch=8).fit(Loader(data, 8), 1)
+    trainer = Trainer(CLaTrTask(small()), device="cpu")
+    trainer.world = 2
+    with pytest.raises(ValueError, match="train on one process"):
+        trainer.task.step(data[:8], trainer)
+
+
 def test_what_is_said_and_done_is_in_order():
     """Encoders that average tokens without their places could not tell then from before."""
     clatr, x = small(), randn(1, 30, 9, dtype=torch.float32)

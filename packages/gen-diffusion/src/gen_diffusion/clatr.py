@@ -86,22 +86,29 @@ class CLaTr(nn.Module):
         """Of trajectories, each with at least one real frame; frames outside `mask` may hold anything."""
         self._covered(x.shape[1])
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-        real = reduce(mask, "b (l p) -> b l", "max", p=self.patch)
+        real = self._real(mask)
         x = x.masked_fill(~mask[:, :, None], 0)
         h = self._placed(self.stem(rearrange(x, "b (l p) c -> b l (p c)", p=self.patch)))
         for layer in self.frames:
             h = layer(h, src_key_padding_mask=~real)
         return Gaussian(*self.of_trajectory(_mean(self.norm(h), real)).chunk(2, 1))
 
-    def decode(self, z: Float[Tensor, "b z"], frames: int = 300) -> Float[Tensor, "b {frames} features"]:
+    def decode(
+        self, z: Float[Tensor, "b z"], frames: int = 300, mask: Bool[Tensor, "b {frames}"] | None = None
+    ) -> Float[Tensor, "b {frames} features"]:
+        """Trajectories; those inside `mask` are as if there were no others."""
         self._covered(frames)
         h = self._placed(self.seed(z)[:, None].expand(-1, frames // self.patch, -1))
         for layer in self.decoder:
-            h = layer(h)
+            h = layer(h, src_key_padding_mask=None if mask is None else ~self._real(mask))
         return rearrange(self.head(self.last(h)), "b l (p c) -> b (l p) c", p=self.patch)
 
     def _placed(self, h: Float[Tensor, "b l c"]) -> Float[Tensor, "b l c"]:
         return h + positions(h.shape[1], 1, 2 * self.width, h.device)[:, : self.width].to(h.dtype)
+
+    def _real(self, mask: Bool[Tensor, "b f"]) -> Bool[Tensor, "b l"]:
+        """The tokens with a real frame."""
+        return reduce(mask, "b (l p) -> b l", "max", p=self.patch)
 
     def _covered(self, frames: int) -> None:
         if frames % self.patch:
@@ -135,10 +142,10 @@ def kl(p: Gaussian, q: Gaussian | None = None) -> Float[Tensor, "b"]:
 
 
 class CLaTrTask(Task):
-    """Training on batches `(x, text)`: both reconstructions + kl_weight (four KLs) + nce_weight InfoNCE, by AdamW.
+    """Training on `(x, text)` or `(x, text, mask)`: both reconstructions + kl_weight (four KLs) + nce_weight InfoNCE.
 
     The KLs are those of each Gaussian to the standard normal and to the other. Wrong answers are the other rows of the
-    batch, or of its `micro_batch` and process: here the split of a batch does change the update.
+    batch, so a batch is not split. `mask` tells the real frames, at least one in each trajectory. By AdamW.
 
     Args:
         kl_weight: [Petrovich23] has 1e-5.
@@ -163,27 +170,37 @@ class CLaTrTask(Task):
         return {"net": torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.99), fused=True)}
 
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
-        x, text = batch
+        x, text, *mask = batch
+        if t.world > 1 or (t.micro_batch or len(x)) < len(x):
+            raise ValueError("wrong answers are the rest of a whole batch; train on one process without micro_batch")
         noise = t.randn_like(x.new_empty(len(x), 2, self.clatr.latent))
-        return {"loss": t.minimize("net", self.loss, x, text, noise)}
+        return {"loss": t.minimize("net", self.loss, x, text, noise, *mask)}
 
     def loss(
-        self, x: Float[Tensor, "b f c"], text: Int[Tensor, "b l"], noise: Float[Tensor, "b 2 z"]
+        self,
+        x: Float[Tensor, "b f c"],
+        text: Int[Tensor, "b l"],
+        noise: Float[Tensor, "b 2 z"],
+        mask: Bool[Tensor, "b f"] | None = None,
     ) -> Float[Tensor, ""]:
-        said, done = self.clatr.text(text), self.clatr.trajectory(x)
-        error = sum(
-            (self.clatr.decode(g.draw(n), x.shape[1]) - x).square().flatten(1).mean(1)
-            for g, n in zip((said, done), noise.unbind(1), strict=True)
-        )
+        said, done = self.clatr.text(text), self.clatr.trajectory(x, mask)
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+
+        def error(z: Tensor) -> Tensor:
+            missed = (self.clatr.decode(z, x.shape[1], mask) - x).masked_fill(~real[:, :, None], 0)
+            return missed.square().mean(2).sum(1) / real.sum(1)
+
+        errors = error(said.draw(noise[:, 0])) + error(done.draw(noise[:, 1]))
+        # TMR's L_E, a smooth L1 distance of weight 1e-5 between the latents, is left out: the KLs pull them together
         divergence = kl(said) + kl(done) + kl(said, done) + kl(done, said)
         same = (text[:, None] == text).all(2)
         contrast = info_nce(said.mean, done.mean, same=same)
-        return (error + self.kl_weight * divergence + self.nce_weight * contrast).mean()
+        return (errors + self.kl_weight * divergence + self.nce_weight * contrast).mean()
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         """`info_nce` and the cosine of each pair, among the rows of the batch."""
-        x, text = batch
-        said, done = self.clatr.text(text).mean, self.clatr.trajectory(x).mean
+        x, text, *mask = batch
+        said, done = self.clatr.text(text).mean, self.clatr.trajectory(x, *mask).mean
         contrast = info_nce(said, done, same=(text[:, None] == text).all(2))
         return {"info_nce": contrast, "clatr_score": clatr_score(said, done)}
 
