@@ -207,7 +207,7 @@ def test_captions_may_be_written_in_several_ways(text):
         ("", "cannot read the motion ''"),
         ("pushes in, then", "cannot read the motion ''"),
         ("trucks left and trucks right", "moves one axis twice"),
-        ("stays static and trucks right", "moves one axis twice"),
+        ("stays static and trucks right", "'stays static' does nothing beside it, got 'stays static and trucks right'"),
         ("pushes in trucks left", "cannot read the motion 'pushes in trucks left'"),
     ],
 )

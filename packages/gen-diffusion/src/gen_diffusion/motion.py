@@ -67,7 +67,7 @@ def parse(text: str) -> tuple[int, ...]:
     matter, and up, down, still are understood.
 
     Raises:
-        ValueError: naming the word or the motion that cannot be read, or two motions along one axis.
+        ValueError: naming the word or the motion that cannot be read, two motions along one axis, or one beside rest.
 
     >>> parse("Push in, then boom up and truck left.")
     (9, 8)
@@ -84,8 +84,11 @@ def parse(text: str) -> tuple[int, ...]:
         for move in moves:
             if move not in known:
                 raise ValueError(f"cannot read the motion {move!r} in {text!r}; a camera {', '.join(known)}")
+        if STATIC in moves and len(moves) > 1:
+            both = " and ".join(moves)
+            raise ValueError(f"a camera that {STATIC!r} does nothing beside it, got {both!r}; put 'then' between them")
         axes = [_MEANING[move] for move in moves if move != STATIC]
-        if len({axis for axis, _ in axes}) < len(moves) - (moves == [STATIC]):
+        if len({axis for axis, _ in axes}) < len(axes):
             raise ValueError(f"{' and '.join(moves)!r} moves one axis twice; put 'then' between them")
         segments.append(sum(side * 3**axis for axis, side in axes))
     return tuple(segments)
