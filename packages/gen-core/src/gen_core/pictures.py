@@ -50,7 +50,8 @@ def save(path: str | Path, x: Float[Tensor, "n ..."], columns: int | None = None
         figure = Figure(figsize=(5, 5), layout="constrained", dpi=100)
         axes = figure.subplots()
         points = x.detach().cpu()
-        axes.scatter(points[:, 0], points[:, 1], s=4, c=None if labels is None else labels.cpu(), cmap="tab10")
+        colour = {} if labels is None else {"c": labels.cpu(), "cmap": "tab10"}
+        axes.scatter(points[:, 0], points[:, 1], s=4, **colour)
         axes.set_aspect("equal")
         figure.savefig(path)
     else:

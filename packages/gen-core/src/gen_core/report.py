@@ -43,6 +43,7 @@ def build(run: str | PathLike[str] | Run) -> Path:
     summary = run.path / "summary.txt"
     sections = {
         "Samples": _samples(run),
+        "Pictures": _pictures(run),
         "Sample quality": _quality(_load(run, "quality.json")),
         "Curves": _curves(entries),
         "Energy": _table(_load(run, "energy.json")),
@@ -127,14 +128,24 @@ def _samples(run: Run) -> str:
     return _div("samples", [_div("newest", [newest]), _div("earlier", earlier) if earlier else ""]) + note
 
 
+def _pictures(run: Run) -> str:
+    """Whatever else was drawn, by name: a PNG's name is its caption."""
+    found = sorted((run.path / "pictures").glob("*.png"))
+    return _div("pictures", [_figure(path, path.stem, path.stem) for path in found]) if found else ""
+
+
 def _image(path: Path, step: int) -> str:
+    return _figure(path, f"Grid of samples at step {step:,}", f"step {step:,}")
+
+
+def _figure(path: Path, alt: str, caption: str) -> str:
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])  # of the PNG header
     kind = ' class="pixels"' if width < 400 else ""
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return (
-        f'<figure><img{kind} src="{source}" width="{width}" height="{height}" alt="Grid of samples at step {step:,}">'
-        f"<figcaption>step {step:,}</figcaption></figure>"
+        f'<figure><img{kind} src="{source}" width="{width}" height="{height}" alt="{_text(alt)}">'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
 
 
@@ -288,6 +299,7 @@ img { display: block; width: 100%; height: auto; border-radius: 4px; }
 .samples { display: flex; flex-wrap: wrap; gap: 1.5rem; } .newest { flex: 1 1 20rem; max-width: 30rem; }
 .earlier { flex: 1 1 20rem; display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: .8rem; }
 .earlier { align-content: start; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1.5rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 .charts figure { padding: .8rem; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); break-inside: avoid; display: flex; flex-direction: column; justify-content: space-between; }

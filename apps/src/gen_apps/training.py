@@ -1,0 +1,224 @@
+"""What the `train` commands of latent models share: where a run lies, the loop, and what it leaves for a reader."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import rich
+import torch
+from torch import Tensor, nn
+
+from gen_apps import data
+from gen_apps.diffusion.config import Machine
+from gen_apps.energy import Place, metered
+from gen_core import (
+    EMA,
+    Arrays,
+    Checkpoint,
+    Evaluate,
+    Interrupted,
+    Jsonl,
+    Loader,
+    Progress,
+    Run,
+    Task,
+    Trainer,
+    every,
+    pictures,
+    quality,
+    report,
+)
+from gen_core.checkpoint import latest, load_tensors
+from gen_core.config import differences, from_dict, to_dict
+from gen_core.ema import power
+from gen_core.runtime import select_device
+from gen_core.schedule import warmup_cosine
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How it is trained."""
+
+    steps: int = 3000
+    """Updates."""
+    batch_size: int = 64
+    """Samples per update, over all processes."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    ema: float = 0.10
+    """Width of the power-function average of weights that is used afterwards, relative to the steps so far."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"--optim.lr must be positive, got {self.lr}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a model is of: it rebuilds the networks without the data."""
+
+    shape: tuple[int, ...]
+    """Of one sample: (channels, height, width) in [-1, 1], or (2,)."""
+    classes: int
+    levels: int | None
+    """Grey levels of a pixel, evenly spaced; None for what has none."""
+
+    @classmethod
+    def of(cls, name: str, size: int, training: Arrays) -> "Subject":
+        return cls(tuple(training[:2][0].shape[1:]), len(training.classes), data.grey_levels(name, size))
+
+
+def identity(config: Any) -> Any:
+    """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
+    return replace(config, out=None, resume=None, machine=Machine(), place=Place())
+
+
+def placed(config: Config, command: str) -> tuple[Config, Path]:
+    """The configuration of the run, and its directory.
+
+    Args:
+        config: with data, out, resume, machine and place.
+        command: such as "vae train".
+    """
+    given, kind = identity(config), cast(Any, type(config))
+    out, resume, place = (getattr(config, name) for name in ("out", "resume", "place"))
+    if resume is not None:
+        if out is not None:
+            raise ValueError(f"--resume goes on in {resume}; drop --out {out}")
+        stored = read(Run.open(resume), kind, command)
+        if other := differences(to_dict(given), to_dict(identity(kind()))):
+            raise ValueError(
+                f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
+            )
+        return replace(stored, machine=config.machine, place=place), resume  # type: ignore[type-var]
+    if out is not None:
+        return config, out
+    name = f"{command.split()[0]}-{re.sub(r'[^A-Za-z0-9]+', '-', given.data).strip('-')}"
+    if (wanted := to_dict(given)) != to_dict(identity(kind(data=given.data))):
+        name += f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}"
+    return config, Path("runs") / name
+
+
+def read(run: Run, kind: type[Config], command: str) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: for a run of another command.
+    """
+    try:
+        return from_dict(kind, run.config())
+    except ValueError as error:
+        raise ValueError(f"{run.path} is no run of gen {command}: {error}") from None
+
+
+def fit(
+    command: str,
+    config: Any,
+    run: Path,
+    task: Task,
+    loader: Loader,
+    draw: Callable[[int], Tensor],
+    *,
+    averaged: str,
+    model: Any,
+    layers: Any = "",
+    held_out: Arrays | None = None,
+    decay: Any = None,
+    look: Callable[[int], object] = lambda step: None,
+) -> tuple[Trainer, EMA]:
+    """Train as `config` says, or go on where the run stands.
+
+    Args:
+        draw: so many samples, with the averaged weights in place, for a picture now and then.
+        averaged: the module whose average is kept and used.
+        model: what to write into model.json.
+        held_out: data for `task.evaluate`; None for a task without.
+        look: called with the step whenever a picture is made, on the first process.
+    """
+    steps, optim, machine = config.optim.steps, config.optim, config.machine
+    often, ema = max(1, steps // 6), EMA(averaged, decay or power(optim.ema))
+
+    def picture(t: Trainer, _: dict) -> None:
+        if t.rank == 0:
+            with ema.swapped(), torch.no_grad():
+                pictures.save(run / "samples" / f"step-{t.step:06d}.png", draw(50), columns=10)
+                look(t.step)
+
+    callbacks: list[Any] = [ema, every(often, picture), config.place.callback(optim.batch_size, often)]
+    if held_out is not None:
+        callbacks.append(Evaluate(Loader(held_out, min(512, len(held_out))), often, within=ema.swapped))
+    callbacks += [Progress(steps), Jsonl(every=max(1, steps // 200)), Checkpoint(every=often)]
+    trainer = Trainer(
+        task, run, seed=config.seed, device=machine.device, precision=machine.precision,
+        micro_batch=machine.micro_batch, schedule=warmup_cosine(steps // 20, steps), callbacks=callbacks,
+        clip=None if averaged == "generator" else 1.0,
+    )  # fmt: skip
+    if trainer.rank == 0:
+        record = Run.create(run, identity(config))
+        record.write("model.json", asdict(model))
+        record.write("summary.txt", f"{layers}\n")
+    trainer.barrier()
+    try:
+        trainer.fit(loader, steps)
+    except Interrupted:
+        print(f"stopped at step {trainer.step}; go on with: gen {command} --resume {run}", file=sys.stderr)
+        raise
+    if steps % often:
+        picture(trainer, {})
+    return trainer, ema
+
+
+def leave(
+    config: Any, run: Path, draw: Callable[[int], Tensor], training: Arrays, held_out: Arrays, labels: Tensor | None
+) -> None:
+    """Samples, their quality, what they and the training cost, and the page; on the first process."""
+    n = len(held_out)
+    with metered(config.place, n) as cost, torch.no_grad():
+        x = draw(n)
+    spent = {"training": json.loads((run / "energy.json").read_text()), "sampling": cost.facts}
+    Run(run).write("energy.json", spent)
+    shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
+    np.savez(run / "samples.npz", x=x.numpy(), label=shown.numpy())
+    measured = quality.assess(x, labels, training, held_out, seed=config.seed)
+    Run(run).write("quality.json", measured)
+    rich.print(quality.table(measured))
+    print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")
+    print(f"samples {run / 'samples.npz'}, report {report.build(run)}")
+
+
+def weights(run: Run, command: str, device: str, net: nn.Module) -> tuple[int, torch.device]:
+    """Load the averaged weights of a run's newest checkpoint into `net`, and put it in its place: (step, device).
+
+    Raises:
+        FileNotFoundError: without a checkpoint.
+        ValueError: for weights that are not of this network.
+    """
+    newest, where = latest(run.path), select_device(device)
+    if newest is None:
+        raise FileNotFoundError(f"{run.path} has no checkpoint yet; train it first: gen {command} --resume {run.path}")
+    try:
+        net.load_state_dict(load_tensors(newest / "ema.safetensors"))
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the weights in {newest} do not fit the run's config.json: {first}") from None
+    net.to(where).eval()
+    return int(newest.name.removeprefix("step-")), where
+
+
+def subject(run: Run) -> Subject:
+    """What the model of a run is of."""
+    if not (run.path / "model.json").is_file():
+        raise FileNotFoundError(f"{run.path} has no model.json, so no gen train command made it")
+    return from_dict(Subject, json.loads((run.path / "model.json").read_text()))

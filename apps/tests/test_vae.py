@@ -1,0 +1,119 @@
+"""`gen vae ...` as a user types it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gen_apps.__main__ import main
+from gen_apps.vae.trained import TrainedVAE
+from gen_core import Run
+
+TINY = "--optim.steps 6 --optim.batch-size 16 --network.width 16 --network.depth 1 --latents 3 --components 2"
+CPU = "--machine.device cpu"
+
+
+def gen(*words: str) -> None:
+    main([part for word in words for part in word.split()])
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("vae") / "a"
+    gen(f"vae train {tiny} --size 8 --out {path} {TINY} {CPU}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("vae") / "b"
+    gen(f"vae train {tiny} --size 8 --out {path} {TINY} {CPU} --conditional --binarise --network.dropout 0")
+    return path
+
+
+def test_training_leaves_what_a_reader_needs_and_goes_on_where_it_stood(run, pictures):
+    names = {p.name for p in pictures.iterdir()}
+    assert names >= {"config.json", "model.json", "quality.json", "energy.json", "report.html", "samples.npz"}
+    assert "reconstructions over training, the data on top.png" in {p.name for p in (pictures / "pictures").iterdir()}
+    page = (pictures / "report.html").read_text()
+    assert "latents by PCA" in page and "traversals of the widest latents" in page and "frechet" in page
+    assert {e["step"] for e in Run(run).metrics()} == set(range(1, 7)) and "val/kl" in Run(run).metrics()[-1]
+    assert Run(run).metrics()[-1]["energy/joules"] > 0
+    before = (run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    gen(f"vae train --resume {run} {CPU}")
+    assert before == ((run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes())
+
+
+def test_an_interrupted_run_ends_like_a_whole_one(run, tiny, tmp_path, monkeypatch):
+    from gen_core import Interrupted, Jsonl
+
+    log = Jsonl.on_step_end
+    with monkeypatch.context() as m, pytest.raises(Interrupted):
+        m.setattr(Jsonl, "on_step_end", lambda self, t, metrics: (log(self, t, metrics), t.step == 3 and t._note(2)))
+        gen(f"vae train {tiny} --size 8 --out {tmp_path / 'c'} {TINY} {CPU}")
+    assert not (tmp_path / "c" / "samples.npz").exists()
+    gen(f"vae train --resume {tmp_path / 'c'} {CPU}")
+    whole, resumed = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "c"))
+    np.testing.assert_array_equal(whole, resumed)
+
+
+def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(pictures, run, tmp_path):
+    def drawn(name: str, flags: str, of: Path = pictures):
+        gen(f"vae sample {of} --device cpu --out {tmp_path / name} {flags}")
+        assert (tmp_path / f"{name}.png").is_file()
+        return np.load(tmp_path / f"{name}.npz")
+
+    turns = drawn("a", "--n 12")
+    assert turns["x"].shape == (12, 1, 8, 8) and turns["label"].tolist() == [0, 1] * 6
+    assert set(np.unique(turns["x"])) == {-1.0, 1.0}
+    assert drawn("b", "--n 3 --label 1")["label"].tolist() == [1] * 3
+    np.testing.assert_array_equal(drawn("c", "--n 12")["x"], turns["x"])
+    assert (drawn("d", "--n 12 --seed 1")["x"] != turns["x"]).any()
+    assert np.abs(drawn("e", "--n 12 --prior own", run)["x"] - drawn("f", "--n 12", run)["x"]).max() > 1e-3
+
+
+def test_interpolation_and_likelihood(pictures, capsys):
+    gen(f"vae interpolate {pictures} --n 2 --steps 4 --device cpu")
+    assert (pictures / "interpolation.png").is_file() and "times its path's median step" in capsys.readouterr().out
+    gen(f"vae nll {pictures} --k 20 --n 16 --device cpu")
+    found = json.loads((pictures / "nll.json").read_text())
+    assert found["minus elbo"] >= found["nll"] > 0 and found["bits per dimension"] < 5
+
+
+def test_the_checkpoint_is_of_averaged_weights(run):
+    trained = TrainedVAE.open(run, "cpu")
+    own = torch.load(run / "checkpoints" / "step-000006" / "optim.pt", weights_only=True)
+    assert trained.step == 6 and "net" in own["optimizers"] and not trained.model.training
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("vae train --out NEW --likelihood bernoulli", "add --binarise to make the data so, or choose"),
+        ("vae train --out NEW --latents 0", "--latents must be at least 1, got 0"),
+        ("vae train --out NEW --k 0", "--k must be at least 1, got 0"),
+        ("vae train --out NEW --objective iwae --beta 2", "beta weighs a KL, which iwae does not have"),
+        ("vae train --out NEW --network.kind conv --size 9", "pictures of 9 pixels cannot be halved down to 4"),
+        ("vae train points:moons --out NEW --likelihood categorical", "which points:moons has not; use gaussian"),
+        ("vae train points:moons --out RUN", "holds a run with another configuration"),
+        ("vae train --out NEW --optim.steps 0", "--optim.steps must be at least 1"),
+        ("vae sample RUN --label 1", "--label must be a class of the run, which was trained without, got 1"),
+        ("vae sample LABELLED --label 2", "--label must be a class of the run, 0..1, got 2"),
+        ("vae nll RUN --k 0", "--k and --n must be at least 1, got 0 and"),
+        ("vae sample OTHER", "is no run of gen vae train"),
+        ("vae sample nowhere", "nowhere is no run"),
+        ("vae interpolate RUN --n 5000", "paths take 10000 held-out samples"),
+    ],
+)
+def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, pictures, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"$": "Train", "data": "digits"}')
+    for word, place in {"NEW": tmp_path / "new", "RUN": run, "LABELLED": pictures, "OTHER": tmp_path / "other"}.items():
+        words = words.replace(word, str(place))
+    with pytest.raises(SystemExit) as stop:
+        gen(words)
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert stop.value.code == 2
+    assert sentence in said and "Traceback" not in said and not (tmp_path / "new").exists()
