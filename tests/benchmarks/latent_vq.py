@@ -1,6 +1,6 @@
 """A step of a codebook, ours and vector-quantize-pytorch's: forward, backward, update, on the same codes and vectors.
 
-    uv run --with vector-quantize-pytorch==1.32.0 python tests/benchmarks/latent_vq.py
+    uv run --group peers python tests/benchmarks/latent_vq.py
 
 On the CPU with one thread, or on a GPU where there is one. Both begin with the same codes, decay .99, straight-through
 gradient; the peer with its defaults otherwise. They take turns, so that a machine that drifts drifts for both; printed

@@ -1,6 +1,6 @@
-"""Prints the values of Keras 3 in test_graph.py: a functional model of two inputs and two outputs.
+"""Prints the values of Keras 3.15.1 in test_graph.py: a functional model of two inputs and two outputs.
 
-KERAS_BACKEND=torch uv run --with keras==3.15.1 python packages/gen-latent/tests/keras_golden.py
+KERAS_BACKEND=torch uv run --group peers python packages/gen-latent/tests/keras_golden.py
 """
 
 from typing import Any

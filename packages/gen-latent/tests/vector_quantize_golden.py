@@ -1,6 +1,6 @@
-"""Prints the values of vector-quantize-pytorch in test_quantize.py.
+"""Prints the values of vector-quantize-pytorch 1.32.0 in test_quantize.py.
 
-uv run --with vector-quantize-pytorch==1.32.0 python packages/gen-latent/tests/vector_quantize_golden.py
+uv run --group peers python packages/gen-latent/tests/vector_quantize_golden.py
 """
 
 import torch
