@@ -1,6 +1,7 @@
 """`gen trajectory` as a user types it: a run, samples of it, and one sentence for a prompt that cannot be read."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gen_core import Run
 from gen_diffusion.trajectory import to_features
 
 TINY = "--trajectories 16 --frames 60 --samples 8 --optim.steps 4 --optim.batch-size 8 --sampler.steps 2"
-TINY += " --network.width 8 --network.depth 1 --network.heads 2 --machine.device cpu"
+TINY += " --sampler.guidance 3 --network.width 8 --network.depth 1 --network.heads 2 --machine.device cpu"
 
 
 def gen(words: str, *more: str) -> None:
@@ -49,9 +50,20 @@ def test_samples_of_a_prompt(run, tmp_path, capsys):
     np.testing.assert_allclose(few["features"], many["features"][:2], atol=1e-4)
     assert few["poses"].shape == (2, 60, 4, 4) and (tmp_path / "few.png").is_file()
     assert to_features(torch.from_numpy(few["poses"])).shape == (2, 60, 9)
-    other = drawn("other", 2, "--prompt", "truck left", "--guidance", "3")
+    other = drawn("other", 2, "--prompt", "truck left", "--guidance", "1")
     assert np.abs(other["features"] - few["features"]).max() > 1e-6
     assert json.loads((tmp_path / "few.energy.json").read_text())["energy"]
+
+
+def test_samples_are_drawn_as_the_run_was_but_for_what_is_given(run, tmp_path):
+    def drawn(name, flags=""):
+        gen(f"trajectory sample {run} --n 1 --device cpu --out {tmp_path / name} {flags}")
+        return np.load(tmp_path / f"{name}.npz")["features"]
+
+    as_run = drawn("run")
+    np.testing.assert_array_equal(as_run, drawn("same", "--steps 2 --guidance 3"))
+    for flags in ("--steps 4", "--guidance 0"):
+        assert np.abs(as_run - drawn("other", flags)).max() > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -59,7 +71,14 @@ def test_samples_of_a_prompt(run, tmp_path, capsys):
     [
         ("trajectory sample RUN", ["--prompt", "the camera zooms in"], "cannot read the word 'zooms'"),
         ("trajectory sample RUN", ["--prompt", "pushes left"], "cannot read the motion 'pushes left'"),
+        ("trajectory sample RUN", ["--prompt", "stays static and pushes in"], "'stays static' does nothing beside it"),
         ("trajectory sample RUN --n 0", [], "--n must be at least 1"),
+        ("trajectory sample RUN --steps 1", [], "--steps must be at least 2, got 1"),
+        ("trajectory sample RUN --guidance nan", [], "--guidance must be finite, got nan"),
+        ("trajectory sample WIDER", [], "do not fit the run's config.json"),
+        ("trajectory sample OTHER", [], "is no run of gen trajectory train"),
+        ("trajectory train --out NEW --sampler.steps 1", [], "--sampler.steps must be at least 2, got 1"),
+        ("trajectory train --out NEW --sampler.guidance nan", [], "--sampler.guidance must be finite, got nan"),
         ("trajectory sample nowhere", [], "nowhere is no run"),
         ("trajectory train --out NEW --frames 62", [], "multiple of the patch, got 62"),
         ("trajectory train --out NEW --trajectories 3", [], "must fill a batch of 64, got 3"),
@@ -68,8 +87,14 @@ def test_samples_of_a_prompt(run, tmp_path, capsys):
     ],
 )
 def test_a_wrong_input_is_one_sentence_and_nothing_written(words, more, sentence, run, tmp_path, capsys):
+    if "WIDER" in words:
+        config = (shutil.copytree(run, tmp_path / "WIDER") / "config.json").read_text()
+        (tmp_path / "WIDER" / "config.json").write_text(config.replace('"width": 8', '"width": 16'))
+    Run.create(tmp_path / "OTHER", {"$": "Tokens", "vocabulary": 12})
+    for name, path in (("RUN", run), *((name, tmp_path / name) for name in ("NEW", "WIDER", "OTHER"))):
+        words = words.replace(f" {name}", f" {path}")
     with pytest.raises(SystemExit) as stop:
-        gen(words.replace("RUN", str(run)).replace("NEW", str(tmp_path / "new")), *more)
+        gen(words, *more)
     said = " ".join(capsys.readouterr().err.split()).replace("│ ", "")
     assert stop.value.code == 2 and sentence in said
-    assert "Traceback" not in said and not (tmp_path / "new").exists()
+    assert "Traceback" not in said and not (tmp_path / "NEW").exists()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from gen_apps import data
 from gen_apps.diffusion.config import Train, read
@@ -11,6 +12,22 @@ from gen_apps.diffusion.model import Model
 from gen_core import Arrays, Run, select_device
 from gen_core.checkpoint import latest, load_tensors
 from gen_diffusion import Preconditioned
+
+
+def load_averaged(net: nn.Module, checkpoint: Path) -> None:
+    """Give a network the averaged weights of a checkpoint.
+
+    Raises:
+        ValueError: for weights that are not of this network.
+    """
+    weights = load_tensors(checkpoint / "ema.safetensors")
+    wanted, found = ({k: tuple(v.shape) for k, v in w.items()} for w in (net.state_dict(), weights))
+    if wrong := [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]:
+        raise ValueError(
+            f"the weights in {checkpoint} do not fit the run's config.json and model.json: {wrong[0]} has shape "
+            f"{found.get(wrong[0])}, not {wanted.get(wrong[0])} ({len(wrong)} such); restore those files"
+        )
+    net.load_state_dict(weights)
 
 
 @dataclass(frozen=True)
@@ -39,14 +56,7 @@ class Trained:
                 f"{run.path} has no checkpoint yet; train it first: gen diffusion train --resume {run.path}"
             )
         denoiser = model.denoiser(config.network, str(config.objective.view))
-        weights = load_tensors(newest / "ema.safetensors")
-        wanted, found = ({k: tuple(v.shape) for k, v in w.items()} for w in (denoiser.state_dict(), weights))
-        if wrong := [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]:
-            raise ValueError(
-                f"the weights in {newest} do not fit the run's config.json and model.json: {wrong[0]} has shape "
-                f"{found.get(wrong[0])}, not {wanted.get(wrong[0])} ({len(wrong)} such); restore those files"
-            )
-        denoiser.load_state_dict(weights)
+        load_averaged(denoiser, newest)
         step = int(newest.name.removeprefix("step-"))
         return cls(run, config, model, denoiser.to(where).eval(), step, where)
 

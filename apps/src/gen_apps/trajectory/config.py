@@ -1,6 +1,7 @@
 """The flags of `gen trajectory train`, the run that they name, and the network that they describe."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch
 
 from gen_apps.diffusion.config import Machine, Optim
 from gen_apps.energy import Place
+from gen_apps.options import flag
 from gen_core import Run
 from gen_core.config import from_dict, to_dict
 from gen_diffusion.denoise import Preconditioned
 from gen_diffusion.director import Director
-from gen_diffusion.schedule import karras
 from gen_diffusion.text import Texted, TextEncoder, Words
 
 CAPTION = 64  # tokens of the longest caption, and features of a token
@@ -54,7 +55,15 @@ class Sampler:
     """Classifier-free guidance: 0 ignores the caption, 1 is the conditional model, more keeps closer to the caption."""
 
     def __post_init__(self):
-        karras(self.steps)
+        in_range("sampler", self.steps, self.guidance)
+
+
+def in_range(group: str, steps: int | None, guidance: float | None) -> None:
+    """Refuse what cannot be sampled with, by the flags of a group; None is not given."""
+    if steps is not None and steps < 2:
+        raise ValueError(f"{flag(group, 'steps')} must be at least 2, got {steps}")
+    if guidance is not None and not math.isfinite(guidance):
+        raise ValueError(f"{flag(group, 'guidance')} must be finite, got {guidance}")
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,18 @@ class Train:
         other = wanted != to_dict(Train())
         name = f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}" if other else ""
         return self.out or Path("runs") / f"trajectory{name}"
+
+
+def read(run: Run) -> Train:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: for a run of another command.
+    """
+    try:
+        return from_dict(Train, run.config())
+    except ValueError as error:
+        raise ValueError(f"{run.path} is no run of gen trajectory train: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """`gen trajectory sample`."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
+from gen_apps.diffusion.trained import load_averaged
 from gen_apps.energy import Place, metered
-from gen_apps.trajectory.config import Model, Sampler, Train
+from gen_apps.options import Count, Number
+from gen_apps.trajectory.config import Model, Sampler, in_range, read
 from gen_apps.trajectory.train import samples
 from gen_core import Run, select_device
 from gen_core.callbacks import bar
-from gen_core.checkpoint import latest, load_tensors
-from gen_core.config import from_dict
+from gen_core.checkpoint import latest
 from gen_diffusion.motion import caption, describe, parse, spread, tag
 from gen_diffusion.trajectory import plot, to_poses
 
@@ -29,7 +30,10 @@ class Sample:
     """Motions, joined by "and" within a segment and by "then" between segments."""
     n: int = 3
     """Samples."""
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = field(default_factory=Sampler)
+    steps: Count = None
+    """Noise levels, as in the run by default; each costs four network evaluations."""
+    guidance: Number = None
+    """Classifier-free guidance, as in the run by default: 0 ignores the prompt, more keeps closer to it."""
     seed: int = 0
     """Sample i is a function of the seed and i alone, whatever n."""
     device: str = "auto"
@@ -40,21 +44,28 @@ class Sample:
     def __post_init__(self):
         if self.n < 1:
             raise ValueError(f"--n must be at least 1 sample, got {self.n}")
+        in_range("", self.steps, self.guidance)
         parse(self.prompt)
+
+    def sampler(self, trained: Sampler) -> Sampler:
+        """The run's own, but for what is given."""
+        asked = {"steps": self.steps, "guidance": self.guidance}
+        return replace(trained, **{name: value for name, value in asked.items() if value is not None})
 
 
 def sample(config: Sample) -> None:
     run = Run.open(config.run)
-    if (newest := latest(run.path)) is None or not (run.path / "model.json").is_file():
+    trained, newest = read(run), latest(run.path)
+    if newest is None or not (run.path / "model.json").is_file():
         raise FileNotFoundError(f"{run.path} has no checkpoint of gen trajectory train; train it first")
-    trained, model, device = from_dict(Train, run.config()), Model.load(run), select_device(config.device)
+    model, device = Model.load(run), select_device(config.device)
     denoiser = model.denoiser(trained.network)
-    denoiser.load_state_dict(load_tensors(newest / "ema.safetensors"))
+    load_averaged(denoiser, newest)
     asked = parse(config.prompt)
     with bar("sampling", config.n) as advance, metered(config.place, config.n) as cost:
         x = samples(
-            denoiser.to(device).eval(), model.words, config.sampler, [caption(asked)] * config.n, trained.frames,
-            seed=config.seed, device=device, progress=advance,
+            denoiser.to(device).eval(), model.words, config.sampler(trained.sampler), [caption(asked)] * config.n,
+            trained.frames, seed=config.seed, device=device, progress=advance,
         )  # fmt: skip
     tags, wanted = tag(x), spread(asked, trained.frames)
     out = config.out or run.path / f"sample-seed-{config.seed}"
