@@ -90,7 +90,7 @@ class Director(nn.Module):
         Args:
             context: tokens of the captions, of which `context_mask` tells the real ones; none is unconditional.
             mask: frames that are real, at least one in each trajectory. What the others hold changes nothing (under
-                `cfg` give it to both branches: `cfg(denoiser, 1.4, null={"mask": mask})`); their answer is 0.
+                `cfg` give it to both branches: `cfg(denoiser, 1.4, keep=("mask",))`); their answer is 0.
         """
         if x.shape[1] % self.patch:
             raise ValueError(f"patches of {self.patch} do not cover {x.shape[1]} frames; pad them, and say so by mask")
