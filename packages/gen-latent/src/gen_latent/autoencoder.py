@@ -152,11 +152,16 @@ def layerwise(
 ) -> list[nn.Linear]:
     """Greedy layers: each spans the leading principal directions of what the one before answers ([Bengio07]).
 
-    What a stack of linear auto-encoders converges to, in closed form: a start for the first layers of a network.
+    What a stack of linear auto-encoders converges to, in closed form: a start for the first layers of a network. It
+    helps where a network is too deep and narrow for its random start; one of a layer or two gains nothing by it.
 
     Args:
         sizes: of the layers.
-        activation: between the layers; None is linear.
+        activation: between the layers; each answers with unit deviation in its leading direction, the others in
+            proportion, so that noise is not made as large as signal. None is linear, by orthonormal weights.
+
+    Raises:
+        ValueError: for a layer wider than its input, or than there are samples.
     """
     layers = []
     for size in sizes:
@@ -165,8 +170,7 @@ def layerwise(
         mean = x.mean(0)
         _, s, vh = torch.linalg.svd(x - mean, full_matrices=False)
         layer = nn.Linear(x.shape[1], size).to(x)
-        scale = (len(x) ** 0.5 / s[:size].clamp_min(1e-6))[:, None] if activation else 1.0
-        layer.weight.copy_(vh[:size] * scale)
+        layer.weight.copy_(vh[:size] * (len(x) ** 0.5 / s[0] if activation else 1.0))
         layer.bias.copy_(-layer.weight @ mean)
         layers.append(layer)
         x = layer(x) if activation is None else activation()(layer(x))
