@@ -53,12 +53,12 @@ def test_64_codes_of_the_digits_are_as_good_as_k_means():
     errors = []
     for seed in range(3):
         seed_all(seed)
-        quantizer = VectorQuantizer(64, 64, decay=0.95, revive_below=1.0)
-        for _ in range(1000):
-            quantizer(x[:, torch.randperm(1797)[:512]])
+        quantizer = VectorQuantizer(64, 64, decay=0.95, revive_below=0.5)
+        for _ in range(500):
+            quantizer(x[:, torch.randperm(1797)[:256]])
             quantizer.update(generator=torch.Generator().manual_seed(seed))
         errors.append((quantizer.eval()(x).z - x).square().sum(-1).mean().item())
-    assert min(errors) < 1.455 and max(errors) < 1.49
+    assert min(errors) < 1.455 and max(errors) < 1.48
 
 
 def test_codes_started_by_k_means_stay_there():
@@ -77,9 +77,9 @@ def test_codes_learned_by_gradient_reach_the_same_optimum():
     seed_all(0)
     quantizer = VectorQuantizer(4, 1, decay=None)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=2e-2)
-    for _ in range(300):
+    for _ in range(200):
         optimizer.zero_grad()
-        quantizer(torch.randn(1, 1024, 1)).loss.mean().backward()
+        quantizer(torch.randn(1, 512, 1)).loss.mean().backward()
         optimizer.step()
     x = normal(1, 65536, 1, dtype=torch.float32)
     assert (quantizer(x).z - x).square().mean().item() == pytest.approx(0.117482, rel=0.02)
