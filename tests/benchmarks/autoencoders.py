@@ -1,7 +1,7 @@
 """What an auto-encoder is good for, beside what simpler methods reach: denoising, in-painting, anomalies, size.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/autoencoders.py             # all of it, some ten minutes on one core
-    OMP_NUM_THREADS=1 python tests/benchmarks/autoencoders.py denoise     # or mixture, inpaint, anomaly, one-class, size
+    OMP_NUM_THREADS=1 python tests/benchmarks/autoencoders.py denoise     # mixture, inpaint, anomaly, one-class, size
 
 Data are scikit-learn's digits in [0, 1], 1,500 of `default_rng(0).permutation` for training and the last 297 to test
 with; errors are means of squares over pixels. "denoise" undoes noise of deviation .25; the bar is the posterior mean of
