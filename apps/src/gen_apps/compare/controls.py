@@ -1,0 +1,57 @@
+"""What the families are compared with: real data, a mixture of Gaussians, a memoriser and a collapsed sampler."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen_apps.compare.families import Sampled
+from gen_core.runtime import generator
+
+NOISE = 0.04  # of the memoriser, on data in [-1, 1]
+
+
+def real(x: Tensor) -> Sampled:
+    """Training data themselves: as near to the held-out data as so many samples can be."""
+    return Sampled("real data", lambda n: (x[:n], 0.0))
+
+
+def mixture(x: Tensor, seed: int, components: int = 30) -> Sampled:
+    """Of Gaussians, fitted by EM: full covariances up to 128 dimensions, diagonal ones above."""
+    from sklearn.mixture import GaussianMixture
+
+    flat = x.flatten(1).double().numpy()
+    kind = "full" if flat.shape[1] <= 128 else "diag"
+    components = min(components, len(x) // 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit: Any = GaussianMixture(components, covariance_type=kind, reg_covar=4e-3, random_state=seed).fit(flat)
+
+    def draw(n: int) -> tuple[Tensor, float]:
+        points, _ = fit.sample(n)
+        order = torch.randperm(n, generator=generator(seed, "order"))  # they come sorted by component
+        return torch.from_numpy(points).float()[order].reshape(n, *x.shape[1:]), 0.0
+
+    return Sampled(f"GMM-{components}", draw, sum(v.size for v in (fit.means_, fit.covariances_, fit.weights_)))
+
+
+def memoriser(x: Tensor, seed: int) -> Sampled:
+    """Training data with a little noise: what a good distance alone cannot tell from a good model."""
+
+    def draw(n: int) -> tuple[Tensor, float]:
+        return x[:n] + NOISE * torch.randn(n, *x.shape[1:], generator=generator(seed, "memoriser")), 0.0
+
+    return Sampled("memoriser", draw)
+
+
+def collapsed(x: Tensor, y: Tensor | None, seed: int) -> Sampled:
+    """Real data of half of the classes, or of one half of the plane of largest variance: good samples, few kinds."""
+    if y is not None and len(y.unique()) > 1:
+        kept = y < (len(y.unique()) + 1) // 2
+    else:
+        flat = x.flatten(1) - x.flatten(1).mean(0)
+        _, _, v = torch.pca_lowrank(flat, q=1)
+        kept = (flat @ v)[:, 0] > 0
+    few = x[kept]
+    return Sampled("collapsed", lambda n: (few[torch.arange(n) % len(few)], 0.0))

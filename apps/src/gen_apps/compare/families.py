@@ -1,0 +1,131 @@
+"""The three families, trained by their own commands in folders of one run, and what each draws."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen_apps import data
+from gen_apps.diffusion.config import Optim as DiffusionOptim
+from gen_apps.diffusion.config import Train as TrainDiffusion
+from gen_apps.diffusion.likelihood import Likelihood, likelihood
+from gen_apps.diffusion.samplers import Sampler
+from gen_apps.diffusion.train import train as train_diffusion
+from gen_apps.diffusion.trained import Trained
+from gen_apps.gan.config import TrainGAN
+from gen_apps.gan.train import draw as draw_gan
+from gen_apps.gan.train import opened
+from gen_apps.gan.train import train as train_gan
+from gen_apps.training import Optim
+from gen_apps.vae.config import TrainVAE
+from gen_apps.vae.train import train as train_vae
+from gen_apps.vae.trained import TrainedVAE
+from gen_apps.vae.trained import draw as draw_vae
+from gen_core.checkpoint import latest
+from gen_core.runtime import generator
+from gen_diffusion.explain import Counted
+from gen_latent import nll
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a row of the table is made of."""
+
+    name: str
+    draw: Callable[[int], tuple[Tensor, float]]
+    """n -> n samples, and network evaluations per sample."""
+    parameters: int = 0
+    """That sampling uses."""
+    bits: Callable[[Tensor], float] | None = None
+    """Held-out data -> bits per dimension, where there is a likelihood."""
+    training: Any = None
+    """What training cost, in words."""
+
+
+def trained(config: Any, run: Path) -> dict[str, Sampled]:
+    """The families asked for, trained to `config.steps` if they are not yet."""
+    shared = {"data": config.data, "size": config.size, "seed": config.seed, "machine": config.machine}
+    usual = {"steps": config.steps, "batch_size": config.batch_size}
+    make = {
+        "vae": (_vae, train_vae, TrainVAE, {"optim": Optim(**usual)}),
+        "gan": (_gan, train_gan, TrainGAN, {"optim": Optim(**{**usual, "lr": TrainGAN().optim.lr})}),
+        "diffusion": (
+            _diffusion,
+            train_diffusion,
+            TrainDiffusion,
+            {"optim": DiffusionOptim(**usual, p_drop=1.0), "sampler": Sampler(guidance=0.0)},
+        ),
+    }
+    found = {}
+    for name in config.families:
+        opened_, train, kind, own = make[name]
+        folder = run / name
+        newest = latest(folder)
+        if newest is None or newest.name != f"step-{config.steps:06d}" or not (folder / "report.html").is_file():
+            print(f"training {name}: {config.steps} steps of {config.batch_size} samples")
+            with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                train(kind(out=folder, place=config.place, **shared, **own))
+        found[name] = opened_(folder, config)
+    return found
+
+
+def _count(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def _spent(run: Path) -> Any:
+    return json.loads((run / "energy.json").read_text())["training"]
+
+
+def _vae(run: Path, config: Any) -> Sampled:
+    of = TrainedVAE.open(run, config.machine.device)
+    discrete = of.subject.levels is not None
+
+    def bits(x: Tensor) -> float:
+        values = nll(of.model, x.to(of.device), 500, 100, generator=generator(config.seed, "nll"))
+        return values.mean().item() / torch.log(torch.tensor(2.0)).item() / x[0].numel()
+
+    return Sampled(
+        "VAE",
+        lambda n: (draw_vae(of.model, of.prior(), n, seed=config.seed, device=of.device), 1.0),
+        _count(of.model.decoder),
+        bits if discrete else None,
+        _spent(run),
+    )
+
+
+def _gan(run: Path, config: Any) -> Sampled:
+    how, net, _ = opened(run, config.machine.device)
+    draw = lambda n: (draw_gan(net, how.latents, n, seed=config.seed), 1.0)
+    return Sampled("GAN", draw, _count(net), None, _spent(run))
+
+
+def _diffusion(run: Path, config: Any) -> Sampled:
+    of = Trained.open(run, config.machine.device)
+    asked = torch.zeros(1, dtype=torch.long) if of.model.classes else None  # ignored: the guidance is 0
+
+    def draw(n: int) -> tuple[Tensor, float]:
+        counted, labels = Counted(of.denoiser), None if asked is None else asked.expand(n)
+        x = of.config.sampler.draw(
+            counted, range(n), of.model.shape, labels, seed=config.seed, device=of.device
+        )  # fmt: skip
+        return x, counted.evaluations / n
+
+    def bits(x: Tensor) -> float:
+        with redirect_stdout(io.StringIO()):
+            likelihood(Likelihood(
+                run, n=min(len(x), 48), probes=1, levels=20, unconditional=True, device=config.machine.device
+            ))  # fmt: skip
+        figure = json.loads((run / "likelihood.json").read_text())["figures"]["probability-flow ODE"]
+        return figure["bits/dim"]["value"]
+
+    grey = data.grey_levels(config.data, config.size) is not None
+    return Sampled("diffusion", draw, _count(of.denoiser), bits if grey else None, _spent(run))

@@ -1,0 +1,1 @@
+"""`gen gan ...`: train a generator against a discriminator, and sample it."""

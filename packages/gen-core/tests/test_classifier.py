@@ -1,0 +1,29 @@
+"""The classifier's two-sample test and features, against what is known without one."""
+
+import pytest
+import torch
+
+from gen_core.classifier import hidden_units, two_sample
+from gen_core.metrics import frechet
+
+
+def test_one_distribution_cannot_be_told_and_two_can():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 200, 5, generator=g)
+    assert abs(two_sample(a, b) - 0.5) < 0.08
+    # the best test of N(0, I) against N(3 e, I) is right in Phi(1.5) = .933 of cases
+    assert two_sample(a, b + torch.tensor([3.0, 0, 0, 0, 0])) == pytest.approx(0.933, abs=0.04)
+    assert two_sample(a, b) == two_sample(a, b)
+    with pytest.raises(ValueError, match="as many samples of both"):
+        two_sample(a, b[:50])
+
+
+def test_features_see_classes_and_not_what_tells_none():
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 2
+    x = torch.randn(200, 4, generator=g)
+    x[:, 0] = 6.0 * y - 3
+    features = hidden_units(x, y, units=16, epochs=50)
+    assert features(x).shape == (200, 16)
+    among, between = frechet(features(x[::2]), features(x[::2])), frechet(features(x[y == 0]), features(x[y == 1]))
+    assert among < 1e-9 < 1 < between
