@@ -1,0 +1,105 @@
+"""The flags of `gen autoencode train`, and the model that they and the data make."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from gen_apps import data
+from gen_apps.diffusion.config import Machine
+from gen_apps.energy import Place
+from gen_apps.training import Optim, Subject
+from gen_core import Arrays
+from gen_latent import MLP, AutoEncoder, ConvDecoder, ConvEncoder, QuantizedAutoEncoder, VectorQuantizer
+
+
+def right(x: Tensor) -> Tensor:
+    """What is seen when the right half is hidden, for one sample."""
+    seen = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
+    seen[:, x.shape[-1] // 2 :] = False
+    return seen
+
+
+HIDDEN: dict[str, Callable[[Tensor], Tensor] | None] = {"nothing": None, "right": right}
+
+
+@dataclass(frozen=True)
+class TrainAutoEncoder:
+    """Train an auto-encoder to give back data, clean or corrupted, and write a report."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
+    """digits, a folder of pictures with one sub-folder a class, hub:NAME, or points:NAME."""
+    out: Path | None = None
+    """Directory to write; by default runs/autoencode-DATA, and a hash of the flags if any differ from the defaults.
+    The same command again continues the same run."""
+    resume: Path | None = None
+    """Continue this run with its own configuration."""
+    size: int = 0
+    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
+    latents: int = 16
+    """Numbers of a code; with --halvings, channels of a map."""
+    halvings: int = 0
+    """Codes are maps, of pictures that were halved so often, for `gen latent-diffusion`; 0 makes them vectors."""
+    codes: int = 0
+    """Of a learned code book that each vector of the code is replaced from; 0 for none. Needs --halvings."""
+    width: int = 256
+    """Features of a hidden layer; of maps, an eighth of it at full resolution."""
+    noise: float = 0.0
+    """Standard deviation of what is added to data in [-1, 1], to be taken away again."""
+    hide: Literal["nothing", "right"] = "nothing"
+    """What is hidden, to be filled in."""
+    leave_out: int | None = None
+    """A class that is not trained on, for `gen autoencode anomaly`."""
+    seed: int = 0
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
+    machine: Machine = field(default_factory=Machine)
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self):
+        for name, least in (("size", 0), ("latents", 1), ("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if self.codes == 1 or (self.codes and not self.halvings):
+            raise ValueError(f"--codes {self.codes} are of a map: give 2 at least, and --halvings")
+
+    def halves(self) -> tuple[Arrays, Arrays, Subject]:
+        """Training data, without the class that is left out; all held-out data; what they are of."""
+        train, test = data.load(self.data, self.size)
+        subject = Subject.of(self.data, self.size, train)
+        if self.leave_out is not None:
+            if not 0 <= self.leave_out < subject.classes:
+                raise ValueError(
+                    f"--leave-out must be a class of {self.data}, 0..{subject.classes - 1}, got {self.leave_out}"
+                )
+            x, *_, y = train[:]
+            kept = y != self.leave_out
+            train = Arrays(x[kept], y[kept], classes=train.classes)
+        if len(subject.shape) == 1 and (self.halvings or self.hide != "nothing"):
+            raise ValueError("--halvings and --hide are of pictures, not of points; leave them out")
+        return train, test, subject
+
+    def model(self, subject: Subject) -> AutoEncoder:
+        """Untrained."""
+        if not self.halvings:
+            encoder = MLP(subject.shape, self.width, self.width, self.latents)
+            return AutoEncoder(encoder, MLP(self.latents, self.width, self.width, subject.shape), self.latents)
+        c, size, _ = subject.shape
+        how: dict[str, Any] = {"width": max(8, self.width // 8), "spatial": self.halvings}
+        parts = ConvEncoder(c, size, self.latents, **how), ConvDecoder(c, size, self.latents, **how)
+        if not self.codes:
+            return AutoEncoder(*parts, self.latents)
+        book = VectorQuantizer(self.codes, self.latents, revive_below=0.01)
+        return QuantizedAutoEncoder(*parts, book, self.latents)
+
+    def mask(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """As `AutoEncoderTask` takes it."""
+        hidden = HIDDEN[self.hide]
+        return None if hidden is None else lambda u, x: hidden(x).expand_as(x)
+
+    def damage(self) -> str:
+        """In words, for messages."""
+        return f"--noise {self.noise:g} and --hide {self.hide}"
