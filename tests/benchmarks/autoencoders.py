@@ -135,7 +135,7 @@ def anomaly(one: bool, steps: int = 3000) -> dict[str, float]:
             "PCA": (test - torch.from_numpy(again)).square().mean(1),
             "reconstruction": reconstruction_score(ae, test),
             "reconstructed manifold": manifold_score(ae, x, test),
-            "5th neighbour": neighbour_score(x, test, 5),
+            "5 nearest neighbours": neighbour_score(x, test, 5),
             "nearest neighbour": neighbour_score(x, test, 1),
         }
         for name, score in scores.items():

@@ -4,7 +4,7 @@
     line = threshold(reconstruction_score(model, held_out_normal), 0.01)     # one false alarm in a hundred
 
 [An15] Variational autoencoder based anomaly detection using reconstruction probability, SNU Data Mining Center, 2015-2.
-[Ramaswamy00] Efficient algorithms for mining outliers from large data sets, SIGMOD 2000.
+[Angiulli02] Fast outlier detection in high dimensional spaces, PKDD 2002.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def reconstruction_score(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b 
 def manifold_score(
     model: Callable[[Tensor], Tensor], normal: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], k: int = 1
 ) -> Float[Tensor, "b"]:
-    """Distance to the `k`-th nearest reconstruction of the normal data: to what the model makes of them, not of x."""
+    """Distance to the `k` nearest reconstructions of the normal data: to what the model makes of them, not of x."""
     return neighbour_score(model(normal), x, k)
 
 
@@ -39,10 +39,15 @@ def likelihood_score(
 
 
 def neighbour_score(bank: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], k: int = 5) -> Float[Tensor, "b"]:
-    """Euclidean distance to the `k`-th nearest of the normal data `bank`, in any features ([Ramaswamy00])."""
+    """Mean Euclidean distance to the `k` nearest of the normal data `bank`, in any features ([Angiulli02]).
+
+    Raises:
+        ValueError: unless `bank` has `k` samples.
+    """
     if not 1 <= k <= len(bank):
-        raise ValueError(f"k is a rank among the {len(bank)} samples of normal data, got {k}")
-    return torch.cdist(x.flatten(1), bank.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").kthvalue(k, 1).values
+        raise ValueError(f"k is a number of neighbours among the {len(bank)} samples of normal data, got {k}")
+    distance = torch.cdist(x.flatten(1), bank.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.topk(k, 1, largest=False).values.mean(1)
 
 
 def threshold(scores: Float[Tensor, "n"], false_positive_rate: float) -> float:
