@@ -61,7 +61,7 @@ def test_the_paragraph_says_who_wins_and_who_loses():
     }
     said = paragraph(rows, ["VAE", "GAN", "diffusion"])
     assert "the VAE is nearest" in said and "the VAE wins on both" in said and "the GAN wins on one of the two" in said
-    assert "the diffusion lost both" in said and "10000 times the energy" in said and "(0.93)" in said
+    assert "the diffusion lost both" in said and "1e+04 times the energy" in said and "(0.93)" in said
     assert "samples of the diffusion lie nearer to training data" in said
 
 

@@ -18,7 +18,8 @@ img { display: block; max-width: 100%; height: auto; margin: .8rem 0; }
 table { border-collapse: collapse; margin: .8rem 0; }
 th, td { padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e4e1; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-.wide { overflow-x: auto; } .wide th, .wide td { padding-right: .9rem; font-size: .88rem; }
+.wide { overflow-x: auto; } .wide th, .wide td { padding-right: .8rem; font-size: .84rem; }
+.wide td { white-space: nowrap; }
 th { color: #63666d; font-weight: 500; vertical-align: bottom; }
 """
 

@@ -79,14 +79,24 @@ def compare(config: Compare) -> None:
     said = paragraph(rows, [sampler.name for sampler in ours.values()])
     seconds = time.monotonic() - begun
     run.write("compare.json", {"rows": list(rows.values()), "paragraph": said, "seconds": seconds})
-    shown = Table("", *(COLUMNS[c][0] for c in SHORT), box=None, pad_edge=False)
+    shown = Table("", *SHORT.values(), box=None, pad_edge=False)
     for name, row in rows.items():
         shown.add_row(name, *(cell(row, c).split(" ±")[0] for c in SHORT))
     rich.print(shown)
     print(f"{said}\n{run.path / 'compare.json'}, {_page(run, config, rows, drawn, said, bench.n)}; {seconds:.0f} s")
 
 
-SHORT = ("features", "frechet", "precision", "recall", "coverage", "c2st", "bits", "evaluations", "joules")
+SHORT = {  # of the columns that a terminal has room for
+    "features": "FD feat",
+    "frechet": "FD pix",
+    "precision": "prec.",
+    "recall": "recall",
+    "coverage": "cover",
+    "c2st": "C2ST",
+    "bits": "bits",
+    "evaluations": "calls",
+    "joules": "J",
+}
 NOTES = """
     All sets have {n} samples and are compared with {n} held-out ones. Fréchet distances grow as n falls, so read them
     beside the first row, real data that nobody generated. Features are the 64 hidden units of a perceptron that was
@@ -107,7 +117,11 @@ def _page(
     head = ("", *(COLUMNS[c][0] for c in columns))
     body = [(name, *(cell(row, c) for c in columns)) for name, row in rows.items()]
     costs = [
-        (name, f"{row['parameters']:,}", *(row["training"].get(k, "–") for k in ("energy", "duration", "carbon")))
+        (
+            name,
+            f"{row['parameters']:,}",
+            *(str(row["training"].get(k, "–")).split(" (")[0] for k in ("energy", "per sample", "carbon")),
+        )
         for name, row in rows.items()
         if row["training"]
     ]
@@ -127,6 +141,6 @@ def _page(
             page.text(
                 f"Each family saw {seen:,} samples, {config.steps:,} updates of {config.batch_size}, and no classes."
             ),
-            page.table(("", "parameters that sample", "energy", "time", "carbon"), costs),
+            page.table(("", "parameters that sample", "energy of training", "per sample seen", "carbon"), costs),
         ),
     )

@@ -96,4 +96,5 @@ def cell(row: dict[str, Any], column: str) -> str:
         return "–"
     if isinstance(found, dict):
         return f"{found['value']:.3f} ± {(found['high'] - found['low']) / 2:.2f}"
-    return f"{found:.4f}" if column == "kid" else f"{found:.0f}" if column == "evaluations" else f"{found:.3g}"
+    form = {"kid": ".4f", "evaluations": ".0f", "joules": ".2g"}.get(column, ".3f")
+    return f"{found:{form}}"

@@ -21,8 +21,7 @@ def sheets(drawn: Mapping[str, Tensor], columns: int = 4) -> Figure:
     figure = Figure(figsize=(2.6 * columns, 2.85 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
+        ax.set_axis_off()
     for ax, (name, x) in zip(axes.flat, drawn.items(), strict=False):
         ax.set_title(name, fontsize=10)
         if x.ndim == 4:
@@ -52,11 +51,13 @@ def bars(rows: Mapping[str, dict[str, Any]]) -> Figure:
         ax.set_xlim(0, limit)
         for place, number in enumerate(found):
             inside = number > 0.85 * limit
+            light = inside and names[place] in COLOURS
             ax.text(
                 min(number, limit), place, f"{number:.3g} " if inside else f" {number:.3g}", va="center",
-                ha="right" if inside else "left", fontsize=9, color="white" if inside else "#1c1d20",
+                ha="right" if inside else "left", fontsize=9, color="white" if light else "#1c1d20",
             )  # fmt: skip
         ax.set_title(title, fontsize=10, loc="left")
+        ax.set_facecolor("none")
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(length=0)
     return figure

@@ -46,13 +46,13 @@ def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
     if cheap is not None and dear is not None and cheap is not dear:
         ratio = (value(dear, "joules") or 0.0) / max(value(cheap, "joules") or 0.0, 1e-12)
         said.append(
-            f"A sample of the {dear['name']} takes {figure(dear, 'evaluations')} network evaluations and {ratio:.0f} "
-            f"times the energy of one of the {cheap['name']}, which takes {figure(cheap, 'evaluations')}."
+            f"A sample of the {dear['name']} takes {_calls(dear)} and {ratio:.3g} times the energy of one of the "
+            f"{cheap['name']}, which takes {_calls(cheap)}."
         )
     copy, few = rows["memoriser"], rows["collapsed"]
     said.append(
         f"Distances alone would be fooled: the memoriser, training data with a little noise, has "
-        f"{figure(copy, distance)}, and only its novelty of {figure(copy, 'novelty')}"
+        f"{figure(copy, distance)}; its novelty of {figure(copy, 'novelty')}"
         + (f" and the two-sample test ({figure(copy, 'c2st')})" if (value(copy, "c2st") or 0) > 0.6 else "")
         + f" give it away. The collapsed sampler keeps a precision of {figure(few, 'precision')}, but its recall of "
         f"{figure(few, 'recall')} and coverage of {figure(few, 'coverage')} do not hide what it leaves out."
@@ -64,6 +64,11 @@ def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
         else "No family copies its training data by the same measure."
     )
     return " ".join(said)
+
+
+def _calls(row: dict[str, Any]) -> str:
+    n = value(row, "evaluations") or 0
+    return f"{n:.0f} network evaluation{'s' if n != 1 else ''}"
 
 
 def _less(a: dict[str, Any], b: dict[str, Any], column: str) -> bool:

@@ -101,9 +101,9 @@ class TrainGAN:
     """Features of a hidden layer; of dcgan and residual, an eighth of it at full resolution."""
     loss: Annotated[str, choice(LOSSES)] = "relativistic"
     """What the two players minimise."""
-    gamma: float = 3.0
+    gamma: float = 10.0
     """Of the penalties R1 and R2 on the discriminator's gradient, at the start."""
-    gamma_end: float = 0.3
+    gamma_end: float = 2.0
     """Of the penalties at the end; it falls by the same factor at every step."""
     augment: tuple[str, ...] = ()
     """What is done to all that the discriminator judges, adaptively: flip, rotate, shift, scale, colour, cutout."""
