@@ -64,7 +64,7 @@ def test_samples_are_of_the_class_and_the_seed_asked_for(run, tmp_path):
         ("gan train --out NEW --network residual --size 12", "pictures of 12 pixels cannot be halved down to 4"),
         ("gan train points:moons --out NEW --network dcgan", "are not for points"),
         ("gan train --out NEW --augment blur", "--augment must be of flip, rotate"),
-        ("gan train --out NEW --gamma 1 --gamma-end 3", "--gamma falls to --gamma-end"),
+        ("gan train --out NEW --gamma 1 --gamma-end 5", "--gamma falls to --gamma-end"),
         ("gan train --out NEW --loss bce", "--loss"),
         ("gan train --resume RUN --latents 3", "drop the other flags (latents: 3 is not 64)"),
         ("gan sample RUN --label 7", "--label must be a class of the run, 0..1, got 7"),

@@ -103,7 +103,7 @@ class TrainGAN:
     """What the two players minimise."""
     gamma: float = 10.0
     """Of the penalties R1 and R2 on the discriminator's gradient, at the start."""
-    gamma_end: float = 2.0
+    gamma_end: float = 4.0
     """Of the penalties at the end; it falls by the same factor at every step."""
     augment: tuple[str, ...] = ()
     """What is done to all that the discriminator judges, adaptively: flip, rotate, shift, scale, colour, cutout."""
