@@ -26,6 +26,7 @@ from gen_core.runtime import generator, seed_all
 from gen_latent import MLP, GANTask, relativistic
 from gen_latent.modes import Modes, count_modes, nearest_mode, too_narrow
 
+EMAS = (0.995, 0.998)  # decays of the generator's average in the first and in the second half
 leaky: Any = partial(nn.LeakyReLU, 0.2)
 
 
@@ -67,9 +68,9 @@ def grid_modes(x: Tensor) -> Modes:
     return count_modes(nearest_mode(x, MEANS, STD), 25)
 
 
-def grid_gan(seed: int, steps: int = 12_000, batch: int = 256, width: int = 192) -> tuple[Modes, Modes]:
+def grid_gan(seed: int, steps: int = 18_000, batch: int = 256, width: int = 128) -> tuple[Modes, Modes]:
     seed_all(seed)
-    gamma = falling(1.0, 3e-4, steps)
+    gamma = falling(1.0, 2e-5, steps)  # from the scale at which modes exchange samples to that of a mode
     g, d = MLP(2, width, width, width, 2, activation=leaky), critic(2, width, width, width)
     task = GANTask(g, d, relativistic, latents=2, r1=gamma, r2=gamma, lr=1e-3)
     score = lambda task: grid_modes(task.sample(2_500, generator=generator("latents")))
@@ -105,9 +106,6 @@ def digit_gan(seed: int, classifier: SVC, steps: int = 5_000) -> tuple[Modes, Mo
     score = lambda task: triple_modes(classifier, task.sample(25_600, generator=generator("latents")))
     schedule = lambda s: min(1.0, 0.1 + 9 * (1 - s / steps))  # falls in the last tenth only: modes even out slowly
     return played(task, stacked(50_000)[0], steps, 128, schedule, seed, score)
-
-
-EMAS = (0.995, 0.998)  # decays of the first and of the second half
 
 
 def report(name: str, modes: Modes, narrow: bool = False, seconds: float = 0.0) -> None:
