@@ -57,12 +57,12 @@ def train(ae: AutoEncoder, x: Tensor, steps: int, *, decay: float = 1e-2, **task
     seed = task.pop("seed", 0)
     task = AutoEncoderTask(ae, lr=2e-3, betas=(0.9, 0.999), weight_decay=decay, **task)
     trainer = Trainer(task, seed=seed, device="cpu", precision="fp32", schedule=warmup_cosine(0, steps))
-    trainer.fit(Loader(Arrays(x), 128), steps)
+    trainer.fit(Loader(Arrays(x), min(128, len(x))), steps)
     return ae.eval()
 
 
 def say(name: str, value: float, asked: str, others: str) -> None:
-    print(f"{name:34s} {value:8.5f}   asked {asked:22s} {others}", flush=True)
+    print(f"{name:42s} {value:8.5f}   asked {asked:22s} {others}", flush=True)
 
 
 @torch.no_grad()

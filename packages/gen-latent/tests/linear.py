@@ -28,6 +28,13 @@ def spectrum(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, values.flip(0), vectors.flip(1)
 
 
+def alike(x: Tensor) -> Tensor:
+    """2 d points of the same mean and covariance as `x`: for linear models the same loss, sooner."""
+    _, s, vh = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    root = s[:, None] * vh * (x.shape[1] / len(x)) ** 0.5
+    return torch.cat([root, -root]) + x.mean(0)
+
+
 def linear_vae(d: int, q: int, sigma: float = 1.0, learn: bool = True) -> VAE:
     """Encoder and decoder linear; the encoder's deviations do not see the data (a matrix of zeros would, at first)."""
     vae = VAE(Affine(d, q), nn.Linear(q, d), latents=q, likelihood=Gaussian(learn=learn)).double()

@@ -264,10 +264,10 @@ def test_nll_is_taken_in_evaluation_mode_and_the_mode_comes_back():
 
 @pytest.mark.slow
 def test_the_quadrature_reference():
-    """1,500 steps: ELBO -20.2, IWAE-5 -19.9, IWAE-50 -19.7 and -19.69 exactly, by another implementation."""
+    """1,500 steps of a wider net, a finer grid: another implementation reaches -19.69 exactly, -20.23 by its ELBO."""
     vae, x = two_latents(1500, 128, 100)
     exact = by_quadrature(vae, x, 401)
     log_w = torch.cat([-nll(vae, x, 50, generator=generator(i))[None] for i in range(40)])
-    assert exact.mean().item() == pytest.approx(-19.69, abs=0.4)
+    assert exact.mean().item() > -19.8
     assert log_w.mean() < exact.mean() + 4 * log_w.mean(1).std() / 40**0.5
     assert -elbo(vae.log_weights(x, 200, generator=generator())).mean().item() < 21
