@@ -25,9 +25,6 @@ class Block(nn.Module):
 class MLP(nn.Module):
     """Residual blocks on vectors, each told the noise level and the class; its first output is exactly 0.
 
-    The input also goes straight to the output, times a gain that depends on the condition: at high noise the views eps
-    and velocity are nearly the input itself, and a network that has to rebuild it never quite does.
-
     Args:
         dim: size of a sample.
         width: features of the blocks.
@@ -41,10 +38,8 @@ class MLP(nn.Module):
         self.stem = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.head = nn.Linear(width, dim)
-        self.gain = nn.Linear(width, dim)
-        for layer in (self.head, self.gain):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(
         self, x: Float[Tensor, "b d"], c_noise: Float[Tensor, "b"], label: Int[Tensor, "b"] | None = None
@@ -53,4 +48,4 @@ class MLP(nn.Module):
         h = self.stem(x)
         for block in self.blocks:
             h = block(h, condition)
-        return self.head(F.silu(h)) + self.gain(condition) * x
+        return self.head(F.silu(h))
