@@ -1,5 +1,6 @@
 """The README's commands exist and run as written; its python runs."""
 
+import json
 import os
 import re
 import shlex
@@ -59,13 +60,19 @@ def test_every_command_of_a_readme_is_known():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_gen_command_of_the_readme_runs_as_written(tmp_path):
-    """In an empty directory, in their order, through uv."""
+    """In an empty directory, in their order, through uv; the first one draws digits as good as the README says."""
     env = os.environ | {"UV_PROJECT": str(ROOT), "UV_NO_SYNC": "1"}
     for command in commands():
         if words(command)[0] == "gen":
             done = subprocess.run(shlex.split(command), cwd=tmp_path, env=env, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
-    assert (tmp_path / "runs" / "diffusion-digits" / "report.html").is_file()
+    run = tmp_path / "runs" / "diffusion-digits"
+    assert (run / "report.html").is_file()
+    quality = json.loads((run / "quality.json").read_text())
+    samples, real = ({k: v["value"] for k, v in row["values"].items()} for row in quality["rows"][:2])
+    assert real["frechet"] == pytest.approx(0.256, abs=1e-3), "the protocol has moved"
+    assert samples["frechet"] <= 0.50 and samples["two-sample"] <= 0.62  # the mean over seeds is below 0.40
+    assert samples["label"] >= 0.97 and samples["memorisation"] >= 0.9
 
 
 def test_links_of_the_readme_lead_somewhere():
