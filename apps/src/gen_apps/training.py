@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gen_apps import data
 from gen_apps.diffusion.config import Machine
+from gen_apps.diffusion.trained import load_averaged
 from gen_apps.energy import Place, metered
 from gen_core import (
     EMA,
@@ -34,7 +35,7 @@ from gen_core import (
     quality,
     report,
 )
-from gen_core.checkpoint import latest, load_tensors
+from gen_core.checkpoint import latest
 from gen_core.config import differences, from_dict, to_dict
 from gen_core.ema import power
 from gen_core.runtime import select_device
@@ -132,6 +133,7 @@ def fit(
     draw: Callable[[int], Tensor],
     *,
     averaged: str,
+    clip: float | None = 1.0,
     model: Any,
     layers: Any = "",
     held_out: Arrays | None = None,
@@ -143,6 +145,7 @@ def fit(
     Args:
         draw: so many samples, with the averaged weights in place, for a picture now and then.
         averaged: the module whose average is kept and used.
+        clip: largest norm of a gradient; None for the two players of a game, whose gradients their penalties bound.
         model: what to write into model.json.
         held_out: data for `task.evaluate`; None for a task without.
         look: called with the step whenever a picture is made, on the first process.
@@ -163,7 +166,7 @@ def fit(
     trainer = Trainer(
         task, run, seed=config.seed, device=machine.device, precision=machine.precision,
         micro_batch=machine.micro_batch, schedule=warmup_cosine(steps // 20, steps), callbacks=callbacks,
-        clip=None if averaged == "generator" else 1.0,
+        clip=clip,
     )  # fmt: skip
     if trainer.rank == 0:
         record = Run.create(run, identity(config))
@@ -208,11 +211,7 @@ def weights(run: Run, command: str, device: str, net: nn.Module) -> tuple[int, t
     newest, where = latest(run.path), select_device(device)
     if newest is None:
         raise FileNotFoundError(f"{run.path} has no checkpoint yet; train it first: gen {command} --resume {run.path}")
-    try:
-        net.load_state_dict(load_tensors(newest / "ema.safetensors"))
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"the weights in {newest} do not fit the run's config.json: {first}") from None
+    load_averaged(net, newest)
     net.to(where).eval()
     return int(newest.name.removeprefix("step-")), where
 

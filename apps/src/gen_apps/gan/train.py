@@ -40,7 +40,7 @@ def train(config: TrainGAN) -> None:
         "gan train", config, run, config.task(net, discriminator),
         Loader(training, config.optim.batch_size, seed=config.seed),
         lambda n: draw(net, config.latents, n, classes, seed=config.seed),
-        averaged="generator", model=of, layers=layers,
+        averaged="generator", clip=None, model=of, layers=layers,
     )  # fmt: skip
     if trainer.rank == 0:
         with ema.swapped():
