@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -18,19 +17,14 @@ from gen_apps import data
 from gen_apps.diffusion.config import Machine
 from gen_apps.diffusion.trained import load_averaged
 from gen_apps.energy import Place, metered
+from gen_apps.loop import loop
 from gen_core import (
     EMA,
     Arrays,
-    Checkpoint,
-    Evaluate,
-    Interrupted,
-    Jsonl,
     Loader,
-    Progress,
     Run,
     Task,
     Trainer,
-    every,
     pictures,
     quality,
     report,
@@ -39,7 +33,6 @@ from gen_core.checkpoint import latest
 from gen_core.config import differences, from_dict, to_dict
 from gen_core.ema import power
 from gen_core.runtime import select_device
-from gen_core.schedule import warmup_cosine
 
 Config = TypeVar("Config")
 
@@ -150,36 +143,24 @@ def fit(
         held_out: data for `task.evaluate`; None for a task without.
         look: called with the step whenever a picture is made, on the first process.
     """
-    steps, optim, machine = config.optim.steps, config.optim, config.machine
-    often, ema = max(1, steps // 6), EMA(averaged, decay or power(optim.ema))
+    ema = EMA(averaged, decay or power(config.optim.ema))
 
-    def picture(t: Trainer, _: dict) -> None:
+    def picture(t: Trainer) -> None:
         if t.rank == 0:
             with ema.swapped(), torch.no_grad():
                 pictures.save(run / "samples" / f"step-{t.step:06d}.png", draw(50), columns=10)
                 look(t.step)
 
-    callbacks: list[Any] = [ema, every(often, picture), config.place.callback(optim.batch_size, often)]
-    if held_out is not None:
-        callbacks.append(Evaluate(Loader(held_out, min(512, len(held_out))), often, within=ema.swapped))
-    callbacks += [Progress(steps), Jsonl(every=max(1, steps // 200)), Checkpoint(every=often)]
-    trainer = Trainer(
-        task, run, seed=config.seed, device=machine.device, precision=machine.precision,
-        micro_batch=machine.micro_batch, schedule=warmup_cosine(steps // 20, steps), callbacks=callbacks,
-        clip=clip,
-    )  # fmt: skip
-    if trainer.rank == 0:
+    def begin() -> None:
         record = Run.create(run, identity(config))
         record.write("model.json", asdict(model))
         record.write("summary.txt", f"{layers}\n")
-    trainer.barrier()
-    try:
-        trainer.fit(loader, steps)
-    except Interrupted:
-        print(f"stopped at step {trainer.step}; go on with: gen {command} --resume {run}", file=sys.stderr)
-        raise
-    if steps % often:
-        picture(trainer, {})
+
+    validation = None if held_out is None else Loader(held_out, min(512, len(held_out)))
+    trainer = loop(
+        config, run, task, loader, ema, picture,
+        begin=begin, go_on=f"go on with: gen {command} --resume {run}", validation=validation, clip=clip,
+    )  # fmt: skip
     return trainer, ema
 
 

@@ -1,7 +1,6 @@
 """`gen diffusion train`."""
 
 import json
-import sys
 
 import numpy as np
 import rich
@@ -11,41 +10,32 @@ from gen_apps import data
 from gen_apps.diffusion.config import Train
 from gen_apps.diffusion.model import Model
 from gen_apps.energy import metered
+from gen_apps.loop import loop
 from gen_core import (
     EMA,
-    Checkpoint,
-    Evaluate,
-    Interrupted,
-    Jsonl,
     Loader,
-    Progress,
     Run,
     Trainer,
-    every,
     pictures,
     quality,
     report,
     seed_all,
 )
 from gen_core.ema import power
-from gen_core.schedule import warmup_cosine
 from gen_core.summary import summary
 
 
 def train(config: Train) -> None:
     config, run = config.placed()
     training, held_out = data.load(config.data, config.size)
-    machine, optim, steps = config.machine, config.optim, config.optim.steps
-    model = Model.of(training)
+    optim, model = config.optim, Model.of(training)
     config.sampler.check(model.classes)
     seed_all(config.seed, "weights")
     denoiser = model.denoiser(config.network, str(config.objective.view))
     task = config.objective.task(
         denoiser, model.classes, p_drop=optim.p_drop, lr=optim.lr, weight_decay=optim.weight_decay
     )
-    ema, often = EMA("denoiser", power(optim.ema)), max(1, steps // 6)
-    loader = Loader(training, optim.batch_size, seed=config.seed)
-    validation = Loader(held_out, min(512, len(held_out)))
+    ema = EMA("denoiser", power(optim.ema))
     layers = summary(denoiser, torch.zeros(1, *model.shape), torch.ones(1))
 
     def samples(t: Trainer, labels: torch.Tensor) -> torch.Tensor:
@@ -55,43 +45,22 @@ def train(config: Train) -> None:
             x = config.sampler.draw(denoiser, mine, model.shape, asked, seed=config.seed, device=t.device)
         return t.gather(x.to(t.device)).cpu().unflatten(0, (t.world, -1)).transpose(0, 1).flatten(0, 1)[: len(labels)]
 
-    def picture(t: Trainer, _: dict) -> None:
+    def picture(t: Trainer) -> None:
         labels = torch.arange(50) % max(1, model.classes)
         x = samples(t, labels)
         if t.rank == 0:
             pictures.save(run / "samples" / f"step-{t.step:06d}.png", x, columns=10, labels=labels)
 
-    trainer = Trainer(
-        task,
-        run,
-        seed=config.seed,
-        device=machine.device,
-        precision=machine.precision,
-        micro_batch=machine.micro_batch,
-        clip=optim.clip,
-        schedule=warmup_cosine(steps // 20, steps),
-        callbacks=[
-            ema,
-            Evaluate(validation, often, within=ema.swapped),
-            every(often, picture),
-            config.place.callback(optim.batch_size, often),
-            Progress(steps),
-            Jsonl(every=max(1, steps // 200)),
-            Checkpoint(every=often),
-        ],
-    )
-    if trainer.rank == 0:
+    def begin() -> None:
         record = Run.create(run, config.identity())
         model.save(record)
         record.write("summary.txt", f"{layers}\n")
-    trainer.barrier()
-    try:
-        trainer.fit(loader, steps)
-    except Interrupted:
-        print(f"stopped at step {trainer.step}; go on with: gen diffusion train --resume {run}", file=sys.stderr)
-        raise
-    if steps % often:
-        picture(trainer, {})
+
+    trainer = loop(
+        config, run, task, Loader(training, optim.batch_size, seed=config.seed), ema, picture,
+        begin=begin, go_on=f"go on with: gen diffusion train --resume {run}",
+        validation=Loader(held_out, min(512, len(held_out))), clip=optim.clip,
+    )  # fmt: skip
 
     labels = held_out.tensors[-1]
     with metered(config.place, len(labels)) as cost:

@@ -1,9 +1,7 @@
 """`gen trajectory train`."""
 
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,20 +9,15 @@ import rich
 import torch
 
 from gen_apps.energy import metered
+from gen_apps.loop import loop
 from gen_apps.trajectory.config import CAPTION, Model, Sampler, Train
 from gen_apps.trajectory.measure import measure
 from gen_core import (
     EMA,
     Arrays,
-    Checkpoint,
-    Evaluate,
-    Interrupted,
-    Jsonl,
     Loader,
-    Progress,
     Run,
     Trainer,
-    every,
     quality,
     report,
     seed_all,
@@ -32,7 +25,6 @@ from gen_core import (
 from gen_core.config import to_dict
 from gen_core.ema import power
 from gen_core.runtime import generator
-from gen_core.schedule import warmup_cosine
 from gen_core.summary import summary
 from gen_diffusion.denoise import Preconditioned
 from gen_diffusion.draw import draw
@@ -57,7 +49,7 @@ def samples(
 
 
 def train(config: Train) -> None:
-    run, optim, steps = config.directory(), config.optim, config.optim.steps
+    run, optim = config.directory(), config.optim
     training, held_out = (
         draw_trajectories(n, config.frames, generator=generator(config.seed, half))
         for half, n in (("training", config.trajectories), ("held out", config.samples))
@@ -69,7 +61,7 @@ def train(config: Train) -> None:
         denoiser, conditions={"text": 0}, levels=LEVELS, p_drop=optim.p_drop, lr=optim.lr,
         weight_decay=optim.weight_decay,
     )  # fmt: skip
-    ema, often = EMA("denoiser", power(optim.ema)), max(1, steps // 6)
+    ema = EMA("denoiser", power(optim.ema))
     loader, validation = (
         Loader(Arrays(part.features, tokenise(part.captions, model.words)), size, seed=config.seed)
         for part, size in ((training, optim.batch_size), (held_out, min(128, config.samples)))
@@ -83,41 +75,22 @@ def train(config: Train) -> None:
                 denoiser, model.words, config.sampler, captions, config.frames, seed=config.seed, device=t.device
             )
 
-    def picture(t: Trainer, _: dict) -> None:
+    def picture(t: Trainer) -> None:
         if t.rank == 0:
             captions, folder = held_out.captions[:3], run / "samples"
             folder.mkdir(exist_ok=True)
             plot(drawn(t, captions), folder / f"step-{t.step:06d}.png", captions)
 
-    trainer = Trainer(
-        task,
-        run,
-        seed=config.seed,
-        **asdict(config.machine),
-        clip=optim.clip,
-        schedule=warmup_cosine(steps // 20, steps),
-        callbacks=[
-            ema,
-            Evaluate(validation, often, within=ema.swapped),
-            every(often, picture),
-            config.place.callback(optim.batch_size, often),
-            Progress(steps),
-            Jsonl(every=max(1, steps // 200)),
-            Checkpoint(every=often),
-        ],
-    )
+    def begin() -> None:
+        record = Run.create(run, config.identity())
+        record.write("model.json", to_dict(model))
+        record.write("summary.txt", f"{layers}\n")
+
+    trainer = loop(
+        config, run, task, loader, ema, picture,
+        begin=begin, go_on="the same command again goes on", validation=validation, clip=optim.clip,
+    )  # fmt: skip
     if trainer.rank == 0:
-        Run.create(run, config.identity()).write("model.json", to_dict(model))
-        Run(run).write("summary.txt", f"{layers}\n")
-    trainer.barrier()
-    try:
-        trainer.fit(loader, steps)
-    except Interrupted:
-        print(f"stopped at step {trainer.step}; the same command again goes on", file=sys.stderr)
-        raise
-    if trainer.rank == 0:
-        if steps % often:
-            picture(trainer, {})
         with metered(config.place, config.samples) as cost:
             x = drawn(trainer, held_out.captions)
         spent = {"training": json.loads((run / "energy.json").read_text()), "sampling": cost.facts}

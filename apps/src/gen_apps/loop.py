@@ -1,0 +1,68 @@
+"""The loop of every `train` command: its callbacks, the files of a new run, what a signal leaves to say."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gen_core import EMA, Checkpoint, Evaluate, Interrupted, Jsonl, Loader, Progress, Task, Trainer, every
+from gen_core.schedule import warmup_cosine
+
+
+def loop(
+    config: Any,
+    run: Path,
+    task: Task,
+    loader: Loader,
+    ema: EMA,
+    picture: Callable[[Trainer], None],
+    *,
+    begin: Callable[[], object],
+    go_on: str,
+    validation: Loader | None = None,
+    clip: float | None = 1.0,
+) -> Trainer:
+    """Train as `config` says, or go on where the run stands.
+
+    Args:
+        config: with optim (steps, batch_size), machine, place and seed.
+        picture: called on every process six times in all, and at the end.
+        begin: writes the run's configuration, on the first process.
+        go_on: what a reader does after an interruption.
+        validation: data for `task.evaluate`, with the averaged weights; None for a task without.
+        clip: largest norm of a gradient.
+    """
+    steps, machine = config.optim.steps, config.machine
+    often = max(1, steps // 6)
+    callbacks: list[Any] = [ema]
+    if validation is not None:
+        callbacks.append(Evaluate(validation, often, within=ema.swapped))
+    callbacks += [
+        every(often, lambda t, _: picture(t)),
+        config.place.callback(config.optim.batch_size, often),
+        Progress(steps),
+        Jsonl(every=max(1, steps // 200)),
+        Checkpoint(every=often),
+    ]
+    trainer = Trainer(
+        task,
+        run,
+        seed=config.seed,
+        device=machine.device,
+        precision=machine.precision,
+        micro_batch=machine.micro_batch,
+        clip=clip,
+        schedule=warmup_cosine(steps // 20, steps),
+        callbacks=callbacks,
+    )
+    if trainer.rank == 0:
+        begin()
+    trainer.barrier()
+    try:
+        trainer.fit(loader, steps)
+    except Interrupted:
+        print(f"stopped at step {trainer.step}; {go_on}", file=sys.stderr)
+        raise
+    if steps % often:
+        picture(trainer)
+    return trainer
