@@ -1,6 +1,7 @@
-"""Samples of a trained run, asked for and written down alike by every `sample` command of latent models."""
+"""Samples of a trained run, asked for, drawn and written down alike by every `sample` command of latent models."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gen_core import Run, pictures
 
+BLOCK = 64  # samples at a time: the rounding of a network's sums depends on how many rows it is given
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
 
@@ -26,6 +28,17 @@ def asked(label: int | None, n: int, classes: int) -> Tensor | None:
         raise ValueError(f"--label must be a class of the run, {which}, got {label}")
     turns = torch.arange(n) % max(1, classes)
     return None if not classes else turns if label is None else torch.full_like(turns, label)
+
+
+def blocks(n: int, label: Tensor | None, make: Callable[[int, Tensor | None], Tensor]) -> Tensor:
+    """`n` samples of whole blocks, the last one cut: sample i depends on its block and label alone, not on `n`.
+
+    Args:
+        label: of each sample, or None.
+        make: the number of a block and the labels of its samples -> samples.
+    """
+    rows = torch.arange(-(-n // BLOCK) * BLOCK) % n
+    return torch.cat([make(b, None if label is None else label[i]) for b, i in enumerate(rows.split(BLOCK))])[:n]
 
 
 def write(run: Run, step: int, config: Any, x: Tensor, labels: Tensor | None, cost: Any) -> None:

@@ -1,12 +1,10 @@
-"""What the `train` commands of latent models share: where a run lies, the loop, and what it leaves for a reader."""
+"""What the `train` commands of latent models share: the loop, and what it leaves for a reader."""
 
 import json
-import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import rich
@@ -14,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gen_apps import data
-from gen_apps.diffusion.config import Machine
 from gen_apps.diffusion.trained import load_averaged
-from gen_apps.energy import Place, metered
+from gen_apps.energy import metered
+from gen_apps.identity import identity
 from gen_apps.loop import loop
 from gen_core import (
     EMA,
@@ -30,11 +28,9 @@ from gen_core import (
     report,
 )
 from gen_core.checkpoint import latest
-from gen_core.config import differences, from_dict, to_dict
+from gen_core.config import from_dict
 from gen_core.ema import power
 from gen_core.runtime import select_device
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -72,49 +68,6 @@ class Subject:
     @classmethod
     def of(cls, name: str, size: int, training: Arrays) -> "Subject":
         return cls(tuple(training[:2][0].shape[1:]), len(training.classes), data.grey_levels(name, size))
-
-
-def identity(config: Any) -> Any:
-    """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
-    return replace(config, out=None, resume=None, machine=Machine(), place=Place())
-
-
-def placed(config: Config, command: str) -> tuple[Config, Path]:
-    """The configuration of the run, and its directory.
-
-    Args:
-        config: with data, out, resume, machine and place.
-        command: such as "vae train".
-    """
-    given, kind = identity(config), cast(Any, type(config))
-    out, resume, place = (getattr(config, name) for name in ("out", "resume", "place"))
-    if resume is not None:
-        if out is not None:
-            raise ValueError(f"--resume goes on in {resume}; drop --out {out}")
-        stored = read(Run.open(resume), kind, command)
-        if other := differences(to_dict(given), to_dict(identity(kind()))):
-            raise ValueError(
-                f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
-            )
-        return replace(stored, machine=config.machine, place=place), resume  # type: ignore[type-var]
-    if out is not None:
-        return config, out
-    name = f"{command.split()[0]}-{re.sub(r'[^A-Za-z0-9]+', '-', given.data).strip('-')}"
-    if (wanted := to_dict(given)) != to_dict(identity(kind(data=given.data))):
-        name += f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}"
-    return config, Path("runs") / name
-
-
-def read(run: Run, kind: type[Config], command: str) -> Config:
-    """The configuration of a run.
-
-    Raises:
-        ValueError: for a run of another command.
-    """
-    try:
-        return from_dict(kind, run.config())
-    except ValueError as error:
-        raise ValueError(f"{run.path} is no run of gen {command}: {error}") from None
 
 
 def fit(

@@ -7,7 +7,8 @@ import torch
 
 from gen_apps import strips
 from gen_apps.autoencode.config import TrainAutoEncoder
-from gen_apps.training import Subject, fit, placed, read, subject, weights
+from gen_apps.identity import placed, read
+from gen_apps.training import Subject, fit, subject, weights
 from gen_core import Loader, Run, embed, report, seed_all
 from gen_core.checkpoint import load_tensors, save_tensors
 from gen_core.runtime import generator

@@ -1,6 +1,5 @@
 """`gen compare`."""
 
-import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from gen_apps.compare import controls, families
 from gen_apps.compare.measure import COLUMNS, Bench, cell
 from gen_apps.compare.sheets import bars, sheets
 from gen_apps.compare.words import paragraph
-from gen_apps.diffusion.config import Machine
 from gen_apps.energy import Place
+from gen_apps.identity import Machine, slug
 from gen_core import Run
 
 FAMILIES = ("vae", "gan", "diffusion")
@@ -56,7 +55,7 @@ class Compare:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
 
     def directory(self) -> Path:
-        return self.out or Path("runs") / f"compare-{re.sub(r'[^A-Za-z0-9]+', '-', self.data).strip('-')}"
+        return self.out or Path("runs") / f"compare-{slug(self.data)}"
 
 
 def compare(config: Compare) -> None:

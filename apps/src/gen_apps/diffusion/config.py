@@ -1,20 +1,18 @@
 """The flags of `gen diffusion train`, and the run that they name."""
 
-import json
-import re
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from gen_apps import identity
 from gen_apps.diffusion.model import Network
 from gen_apps.diffusion.objective import Objective
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.energy import Place
+from gen_apps.identity import Machine, placed
 from gen_core import Run
-from gen_core.config import differences, from_dict, to_dict
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,6 @@ class Optim:
             raise ValueError(f"--optim.p-drop is a share, from 0 to 1, got {self.p_drop}")
         if not self.lr > 0:
             raise ValueError(f"--optim.lr must be positive, got {self.lr}")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it runs: no part of the run's identity, which may be resumed elsewhere."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    precision: str = "auto"
-    """auto, bf16 or fp32."""
-    micro_batch: int | None = None
-    """Samples per forward pass and process, to fit memory."""
 
 
 @dataclass(frozen=True)
@@ -91,28 +77,9 @@ class Train:
         """With the defaults of all that was left to a choice."""
         return replace(self, **self._choices())
 
-    def identity(self) -> "Train":
-        """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
-        return replace(self.completed(), out=None, resume=None, machine=Machine(), place=Place())
-
     def placed(self) -> tuple["Train", Path]:
         """The configuration of the run, completed, and its directory."""
-        if self.resume is not None:
-            if self.out is not None:
-                raise ValueError(f"--resume goes on in {self.resume}; drop --out {self.out}")
-            stored = read(Run.open(self.resume))
-            if other := differences(to_dict(self.identity()), to_dict(Train().identity())):
-                raise ValueError(
-                    f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})"
-                )
-            return replace(stored, machine=self.machine, place=self.place), self.resume
-        if self.out is not None:
-            return self.completed(), self.out
-        name = f"diffusion-{re.sub(r'[^A-Za-z0-9]+', '-', self.data).strip('-')}"
-        wanted = to_dict(self.identity())
-        if wanted != to_dict(Train(data=self.data).identity()):
-            name += f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}"
-        return self.completed(), Path("runs") / name
+        return placed(self, "diffusion train", Train.completed)
 
 
 def read(run: Run) -> Train:
@@ -121,7 +88,4 @@ def read(run: Run) -> Train:
     Raises:
         ValueError: for a run of another command.
     """
-    try:
-        return from_dict(Train, run.config()).completed()
-    except ValueError as error:
-        raise ValueError(f"{run.path} is no run of gen diffusion train: {error}") from None
+    return identity.read(run, Train, "diffusion train").completed()

@@ -10,6 +10,7 @@ from gen_apps import data
 from gen_apps.diffusion.config import Train
 from gen_apps.diffusion.model import Model
 from gen_apps.energy import metered
+from gen_apps.identity import identity
 from gen_apps.loop import loop
 from gen_core import (
     EMA,
@@ -52,7 +53,7 @@ def train(config: Train) -> None:
             pictures.save(run / "samples" / f"step-{t.step:06d}.png", x, columns=10, labels=labels)
 
     def begin() -> None:
-        record = Run.create(run, config.identity())
+        record = Run.create(run, identity(config))
         model.save(record)
         record.write("summary.txt", f"{layers}\n")
 

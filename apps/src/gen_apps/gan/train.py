@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gen_apps.drawn import RunPath, asked, named, write
+from gen_apps.drawn import BLOCK, RunPath, asked, blocks, named, write
 from gen_apps.energy import Place, metered
 from gen_apps.gan.config import TrainGAN
-from gen_apps.training import fit, leave, placed, read, subject, weights
+from gen_apps.identity import placed, read
+from gen_apps.training import fit, leave, subject, weights
 from gen_core import Loader, Run, pictures, seed_all
 from gen_core.runtime import generator
 from gen_core.summary import summary
@@ -21,9 +22,13 @@ from gen_latent.latents import slerp
 def draw(net: nn.Module, latents: int, n: int, label: Tensor | None = None, *, seed: int = 0) -> Tensor:
     """`n` samples on the CPU; pictures within [-1, 1]."""
     device = next(net.parameters()).device
-    z = torch.randn(n, latents, generator=generator(seed, "latents")).to(device)
-    x = net(z, **named(label, device)).cpu()
-    return x.clamp(-1, 1) if x.ndim == 4 else x
+
+    def block(number: int, label: Tensor | None) -> Tensor:
+        z = torch.randn(BLOCK, latents, generator=generator(seed, "latents", number)).to(device)
+        x = net(z, **named(label, device)).cpu()
+        return x.clamp(-1, 1) if x.ndim == 4 else x
+
+    return blocks(n, label, block)
 
 
 def train(config: TrainGAN) -> None:
@@ -71,6 +76,7 @@ class SampleGAN:
     label: int | None = None
     """Class of all samples, of a conditional model; by default the classes take turns."""
     seed: int = 0
+    """Sample i is a function of the seed, i and its label alone, whatever n."""
     device: str = "auto"
     place: Place = field(default_factory=Place)
     out: Path | None = None

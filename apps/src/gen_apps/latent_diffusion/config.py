@@ -8,11 +8,12 @@ import torch
 import tyro
 
 from gen_apps.autoencode.train import TrainedAutoEncoder
-from gen_apps.diffusion.config import Machine, Optim
+from gen_apps.diffusion.config import Optim
 from gen_apps.diffusion.model import Model, Network
 from gen_apps.diffusion.objective import Objective
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.energy import Place
+from gen_apps.identity import Machine
 
 
 @dataclass(frozen=True)

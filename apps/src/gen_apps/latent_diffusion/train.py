@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gen_apps.autoencode.train import TrainedAutoEncoder
-from gen_apps.diffusion.config import Machine
 from gen_apps.diffusion.model import Model
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.drawn import RunPath, asked, write
 from gen_apps.energy import Place, metered
+from gen_apps.identity import Machine, placed, read
 from gen_apps.latent_diffusion.config import TrainLatentDiffusion
-from gen_apps.training import fit, leave, placed, read, weights
+from gen_apps.training import fit, leave, weights
 from gen_core import Loader, Run, seed_all
 from gen_core.metrics import frechet
 from gen_core.summary import summary

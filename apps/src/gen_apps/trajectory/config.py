@@ -3,14 +3,14 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from gen_apps.diffusion.config import Machine, Optim
+from gen_apps.diffusion.config import Optim
 from gen_apps.energy import Place
+from gen_apps.identity import Machine, directory
 from gen_apps.options import flag
 from gen_core import Run
 from gen_core.config import from_dict, to_dict
@@ -99,10 +99,7 @@ class Train:
         return replace(self, out=None, machine=Machine(), place=Place())
 
     def directory(self) -> Path:
-        wanted = to_dict(self.identity())
-        other = wanted != to_dict(Train())
-        name = f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}" if other else ""
-        return self.out or Path("runs") / f"trajectory{name}"
+        return self.out or directory("trajectory", to_dict(self.identity()), to_dict(Train()))
 
 
 def read(run: Run) -> Train:

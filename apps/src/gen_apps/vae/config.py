@@ -9,8 +9,8 @@ import torch
 import tyro
 
 from gen_apps import data
-from gen_apps.diffusion.config import Machine
 from gen_apps.energy import Place
+from gen_apps.identity import Machine
 from gen_apps.options import Table, choice
 from gen_apps.training import Optim, Subject
 from gen_core import Arrays

@@ -7,7 +7,8 @@ import torch
 
 from gen_apps import strips
 from gen_apps.drawn import named
-from gen_apps.training import fit, leave, placed
+from gen_apps.identity import placed
+from gen_apps.training import fit, leave
 from gen_apps.vae import trained
 from gen_apps.vae.config import TrainVAE
 from gen_core import Loader, embed, pictures, seed_all

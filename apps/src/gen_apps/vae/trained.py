@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen_apps.drawn import named
-from gen_apps.training import Subject, read, subject, weights
+from gen_apps.drawn import BLOCK, blocks, named
+from gen_apps.identity import read
+from gen_apps.training import Subject, subject, weights
 from gen_apps.vae.config import TrainVAE
 from gen_core import Run
 from gen_core.checkpoint import load_tensors, save_tensors
@@ -30,9 +31,13 @@ def draw(
     vae: VAE, prior: Any, n: int, label: Tensor | None = None, *, noise: bool = True, seed: int = 0, device: Any = "cpu"
 ) -> Tensor:
     """`n` samples on the CPU: latents of `prior`, then draws of the likelihood, or its means without `noise`."""
-    z = prior.sample(n, generator(seed, "latents")).to(device)
-    p = vae.decode(z, **named(label, device))
-    return (p.sample(generator(seed, "likelihood")) if noise else p.mean).cpu()
+
+    def block(number: int, label: Tensor | None) -> Tensor:
+        z = prior.sample(BLOCK, generator(seed, "latents", number)).to(device)
+        p = vae.decode(z, **named(label, device))
+        return (p.sample(generator(seed, "likelihood", number)) if noise else p.mean).cpu()
+
+    return blocks(n, label, block)
 
 
 @dataclass(frozen=True)

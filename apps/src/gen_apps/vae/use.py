@@ -31,6 +31,7 @@ class SampleVAE:
     mean: bool = False
     """Show the likelihood's mean instead of a draw of it: smoother than any data."""
     seed: int = 0
+    """Sample i is a function of the seed, i and its label alone, whatever n."""
     device: str = "auto"
     place: Place = field(default_factory=Place)
     out: Path | None = None
