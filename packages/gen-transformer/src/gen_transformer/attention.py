@@ -98,7 +98,7 @@ def rotary(cfg: Config, place: Int[Tensor, "b t"], length: int, dtype: torch.dty
 
 
 def rotate(x: Float[Tensor, "b h t w"], turn: Rotary) -> Float[Tensor, "b h t w"]:
-    """Turn the plane (x_i, x_{i + w/2}) by its angle: halves, as in Hugging Face's Llama, not neighbours as in Meta's."""
+    """Turn the plane (x_i, x_{i + w/2}) by its angle: halves, as in Hugging Face's Llama, not Meta's neighbours."""
     cos, sin = turn
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
@@ -145,7 +145,7 @@ class KVCache:
         """The documents of all tokens with `new` ones, which go on in the last document unless `doc` says otherwise."""
         if self.used + new > self.length:
             raise ValueError(
-                f"the cache holds {self.length} tokens and {self.used + new} are needed; make it longer, up to the context"
+                f"the cache holds {self.length} tokens and {self.used + new} are needed; make a longer one"
             )
         if doc is None and self.doc is None:
             return None

@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Matrices and tables from N(0, .02^2), those that write to the residual stream smaller ([Radford19] section 2.3).
+        """Normal weights, smaller where they write to the residual stream ([Radford19] section 2.3).
 
         | | standard deviation |
         |---|---|
@@ -206,7 +206,7 @@ class Transformer(nn.Module):
 
     def cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of at most `length` tokens, like the weights in device and precision."""
-        weight = self.blocks[0].attention.k.weight
+        weight = next(self.blocks.parameters())
         return KVCache(self.config, batch, length, device=weight.device, dtype=weight.dtype)
 
     def _check_length(self, total: int) -> None:
@@ -336,7 +336,7 @@ def _scaled(stack: Transformer, ids: Tensor) -> Tensor:
 
 
 def parameters(model: nn.Module, *, tables: bool = True) -> int:
-    """Numbers that are learned; without the tables of tokens and positions and the output matrix if `tables` is False."""
+    """Numbers that are learned; if `tables` is False, without token and position tables and the output matrix."""
     stacks = [m for m in model.modules() if isinstance(m, Transformer)]
     left_out = {id(t.weight) for m in stacks for t in (m.tokens, m.places, m.head) if t is not None and not tables}
     return sum(p.numel() for p in model.parameters() if id(p) not in left_out)
