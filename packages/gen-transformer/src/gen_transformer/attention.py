@@ -163,8 +163,8 @@ class KVCache:
         self.doc = None if self.doc is None else self.doc[:, :length]
 
     def reorder(self, rows: Int[Tensor, "b"]) -> None:
-        """Row i becomes what row `rows[i]` was, as a beam search needs."""
-        self._kv[:, :, :, :, : self.used] = self._kv[:, :, rows, :, : self.used]
+        """Row i becomes what row `rows[i]` was, as a beam search needs; there may be more or fewer rows than before."""
+        self._kv = self._kv[:, :, rows]
         self.doc = None if self.doc is None else self.doc[rows]
         self.cross = {layer: (k[rows], v[rows]) for layer, (k, v) in self.cross.items()}
 

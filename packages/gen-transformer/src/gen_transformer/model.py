@@ -206,6 +206,7 @@ class Transformer(nn.Module):
 
     def cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of at most `length` tokens, like the weights in device and precision."""
+        self._check_length(length)
         weight = next(self.blocks.parameters())
         return KVCache(self.config, batch, length, device=weight.device, dtype=weight.dtype)
 
@@ -316,6 +317,10 @@ class Given:
     def __init__(self, model: EncoderDecoder, seen: Float[Tensor, "b s d"], source_doc: Int[Tensor, "b s"] | None):
         self.model, self.seen, self.source_doc, self.config = model, seen, source_doc, model.config
         self.logits, self.cache = model.logits, model.decoder.cache
+
+    def row(self, i: int) -> "Given":
+        """The decoder with the source of one row."""
+        return Given(self.model, self.seen[i : i + 1], None if self.source_doc is None else self.source_doc[i : i + 1])
 
     def __call__(
         self, ids: Int[Tensor, "b t"], *, doc: Int[Tensor, "b t"] | None = None, cache: KVCache | None = None
