@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gen_apps.__main__ import main
 from gen_core import Run
+from gen_core.checkpoint import load_tensors
+from gen_core.testing import launch
 
 TINY = "--optim.steps 6 --optim.batch-size 8 --width 16 --latents 4 --machine.device cpu --size 8"
+WHOLE = f"{TINY} --conditional --network residual --augment shift cutout"
 
 
 def gen(*words: str) -> None:
@@ -18,7 +22,7 @@ def gen(*words: str) -> None:
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("gan") / "a"
-    gen(f"gan train {tiny} --out {path} {TINY} --conditional --network residual --augment shift cutout")
+    gen(f"gan train {tiny} --out {path} {WHOLE}")
     return path
 
 
@@ -39,10 +43,21 @@ def test_an_interrupted_run_ends_like_a_whole_one(run, tiny, tmp_path, monkeypat
     log, path = Jsonl.on_step_end, tmp_path / "c"
     with monkeypatch.context() as m, pytest.raises(Interrupted):
         m.setattr(Jsonl, "on_step_end", lambda self, t, metrics: (log(self, t, metrics), t.step == 3 and t._note(2)))
-        gen(f"gan train {tiny} --out {path} {TINY} --conditional --network residual --augment shift cutout")
+        gen(f"gan train {tiny} --out {path} {WHOLE}")
     assert not (path / "samples.npz").exists()
     gen(f"gan train --resume {path} --machine.device cpu")
     np.testing.assert_array_equal(*(np.load(p / "samples.npz")["x"] for p in (run, path)))
+
+
+def test_two_processes_train_as_one(run, tiny, tmp_path):
+    """Both players, their averages and the strength of the augmentation."""
+    launch(2, gen, f"gan train {tiny} --out {tmp_path / 'two'} {WHOLE}")
+    for file in ("task", "ema"):
+        one, two = (
+            load_tensors(p / "checkpoints" / "step-000006" / f"{file}.safetensors") for p in (run, tmp_path / "two")
+        )
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_samples_are_of_the_class_and_the_seed_asked_for(run, tmp_path):

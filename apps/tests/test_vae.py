@@ -1,6 +1,7 @@
 """`gen vae ...` as a user types it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from gen_apps.__main__ import main
 from gen_apps.vae.trained import TrainedVAE
 from gen_core import Run
+from gen_core.checkpoint import load_tensors
+from gen_core.testing import launch
 
 TINY = "--optim.steps 6 --optim.batch-size 16 --network.width 16 --network.depth 1 --latents 3 --components 2"
 CPU = "--machine.device cpu"
+BINARY = f"--size 8 {TINY} {CPU} --conditional --binarise --network.dropout 0"
 
 
 def gen(*words: str) -> None:
@@ -29,7 +33,7 @@ def run(tiny, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pictures(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("vae") / "b"
-    gen(f"vae train {tiny} --size 8 --out {path} {TINY} {CPU} --conditional --binarise --network.dropout 0")
+    gen(f"vae train {tiny} --out {path} {BINARY}")
     return path
 
 
@@ -59,6 +63,17 @@ def test_an_interrupted_run_ends_like_a_whole_one(run, tiny, tmp_path, monkeypat
     np.testing.assert_array_equal(whole, resumed)
 
 
+def test_two_processes_train_as_one(pictures, tiny, tmp_path):
+    launch(2, gen, f"vae train {tiny} --out {tmp_path / 'two'} {BINARY}")
+    one, two = (
+        load_tensors(p / "checkpoints" / "step-000006" / "ema.safetensors") for p in (pictures, tmp_path / "two")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    for a, b in zip(Run(pictures).metrics(), Run(tmp_path / "two").metrics(), strict=True):
+        assert a.keys() == b.keys() and a.get("val/kl") == pytest.approx(b.get("val/kl"), rel=1e-3)
+
+
 def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(pictures, run, tmp_path):
     def drawn(name: str, flags: str, of: Path = pictures):
         gen(f"vae sample {of} --device cpu --out {tmp_path / name} {flags}")
@@ -74,9 +89,16 @@ def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(pictures, run
     assert np.abs(drawn("e", "--n 12 --prior own", run)["x"] - drawn("f", "--n 12", run)["x"]).max() > 1e-3
 
 
-def test_interpolation_and_likelihood(pictures, capsys):
-    gen(f"vae interpolate {pictures} --n 2 --steps 4 --device cpu")
-    assert (pictures / "interpolation.png").is_file() and "times its path's median step" in capsys.readouterr().out
+@pytest.mark.parametrize("kind", ["slerp", "lerp"])
+def test_a_path_between_codes_is_smooth(kind, pictures, capsys):
+    """Its labels and its order are those of one path each: one that goes on in another would jump."""
+    gen(f"vae interpolate {pictures} --n 4 --steps 12 --kind {kind} --device cpu")
+    assert (pictures / "interpolation.png").is_file()
+    (jump,) = re.findall(r"the largest jump is (\S+) times its path's median step", capsys.readouterr().out)
+    assert 1 <= float(jump) < 3
+
+
+def test_the_likelihood_is_bounded(pictures):
     gen(f"vae nll {pictures} --k 20 --n 16 --device cpu")
     found = json.loads((pictures / "nll.json").read_text())
     assert found["minus elbo"] >= found["nll"] > 0 and found["bits per dimension"] < 5
