@@ -18,9 +18,8 @@ import sys
 from pathlib import Path
 
 from gen_core.testing import load
-from gen_transformer.tokenizer import GPT4, bytes_per_token, fertility, train_bpe
+from gen_transformer.tokenizer import GPT2, GPT4, bytes_per_token, fertility, train_bpe
 
-GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 corpora = load(Path(__file__).with_name("corpora.py"))
 
 
