@@ -59,7 +59,9 @@ def test_the_paragraph_says_who_wins_and_who_loses():
         "memoriser": row("memoriser", 0.2, 0.97, 0.1, c2st=0.93),
         "collapsed": row("collapsed", 5.0, 0.4, 0.0),
     }
+    rows["GAN"]["values"]["features"] = {"value": 0.5, "low": 0.3, "high": 0.7}
     said = paragraph(rows, ["VAE", "GAN", "diffusion"])
+    assert "may owe its place before the GAN to chance" in said
     assert "the VAE is nearest" in said and "the VAE wins on both" in said and "the GAN wins on one of the two" in said
     assert "the diffusion lost both" in said and "1e+04 times the energy" in said and "(0.93)" in said
     assert "samples of the diffusion lie nearer to training data" in said

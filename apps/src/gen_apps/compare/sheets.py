@@ -41,8 +41,8 @@ def bars(rows: Mapping[str, dict[str, Any]]) -> Figure:
     names = [name for name in rows if name != "real data"][::-1]
     most = 1.15 * sorted(value(rows[name], distance) or 0.0 for name in names)[-2]
     for ax, column, title in (
-        (left, distance, "Fréchet distance, less is better"),
-        (right, "recall", "recall, more is better"),
+        (left, distance, "Fréchet distance, less is better (dashed: real data)"),
+        (right, "recall", "recall, more is better (dashed: real data)"),
     ):
         found = [value(rows[name], column) or 0.0 for name in names]
         ax.barh(names, found, color=[COLOURS.get(name, OTHER) for name in names], height=0.65)
@@ -52,9 +52,10 @@ def bars(rows: Mapping[str, dict[str, Any]]) -> Figure:
         for place, number in enumerate(found):
             inside = number > 0.85 * limit
             light = inside and names[place] in COLOURS
+            words = f"{number:.3g} →" if number > limit else f"{number:.3g}"
             ax.text(
-                min(number, limit), place, f"{number:.3g} " if inside else f" {number:.3g}", va="center",
-                ha="right" if inside else "left", fontsize=9, color="white" if light else "#1c1d20",
+                min(number, limit), place, f" {words} ", va="center", ha="right" if inside else "left",
+                fontsize=9, color="white" if light else "#1c1d20",
             )  # fmt: skip
         ax.set_title(title, fontsize=10, loc="left")
         ax.set_facecolor("none")

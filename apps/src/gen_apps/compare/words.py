@@ -8,7 +8,7 @@ from gen_apps.compare.measure import value
 def best(rows: list[dict[str, Any]], column: str, most: bool) -> dict[str, Any] | None:
     """The row of the best figure, if any has one."""
     having = [row for row in rows if value(row, column) is not None]
-    return (max if most else min)(having, key=lambda row: value(row, column) or 0.0) if having else None
+    return (max if most else min)(having, key=lambda row: _value(row, column)) if having else None
 
 
 def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
@@ -27,6 +27,8 @@ def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
             f"{figure(near, distance)}, where as many real samples reach {figure(rows['real data'], distance)}; "
             f"the {wide['name']} covers the largest share of them, a recall of {figure(wide, 'recall')}."
         )
+        if unsure := [r["name"] for r in ours if r is not near and _low(r, distance) <= _value(near, distance)]:
+            said.append(f"It may owe its place before {_list(unsure)} to chance: the intervals overlap.")
     beaten = [r["name"] for r in ours if _less(r, bar, distance) and _less(bar, r, "recall")]
     half = [r["name"] for r in ours if r["name"] not in beaten and (_less(r, bar, distance) or _less(bar, r, "recall"))]
     lost = [r["name"] for r in ours if r["name"] not in beaten + half]
@@ -44,7 +46,7 @@ def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
     )
     cheap, dear = best(ours, "joules", False), best(ours, "joules", True)
     if cheap is not None and dear is not None and cheap is not dear:
-        ratio = (value(dear, "joules") or 0.0) / max(value(cheap, "joules") or 0.0, 1e-12)
+        ratio = _value(dear, "joules") / max(_value(cheap, "joules"), 1e-12)
         said.append(
             f"A sample of the {dear['name']} takes {_calls(dear)} and {ratio:.3g} times the energy of one of the "
             f"{cheap['name']}, which takes {_calls(cheap)}."
@@ -53,7 +55,7 @@ def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
     said.append(
         f"Distances alone would be fooled: the memoriser, training data with a little noise, has "
         f"{figure(copy, distance)}; its novelty of {figure(copy, 'novelty')}"
-        + (f" and the two-sample test ({figure(copy, 'c2st')})" if (value(copy, "c2st") or 0) > 0.6 else "")
+        + (f" and the two-sample test ({figure(copy, 'c2st')})" if _value(copy, "c2st") > 0.6 else "")
         + f" give it away. The collapsed sampler keeps a precision of {figure(few, 'precision')}, but its recall of "
         f"{figure(few, 'recall')} and coverage of {figure(few, 'coverage')} do not hide what it leaves out."
     )
@@ -71,8 +73,18 @@ def _calls(row: dict[str, Any]) -> str:
     return f"{n:.0f} network evaluation{'s' if n != 1 else ''}"
 
 
+def _value(row: dict[str, Any], column: str) -> float:
+    return value(row, column) or 0.0
+
+
+def _low(row: dict[str, Any], column: str) -> float:
+    """The lower end of a figure's interval, or the figure where it has none."""
+    found = row["values"][column]
+    return found["low"] if isinstance(found, dict) else found
+
+
 def _less(a: dict[str, Any], b: dict[str, Any], column: str) -> bool:
-    return (value(a, column) or 0.0) < (value(b, column) or 0.0)
+    return _value(a, column) < _value(b, column)
 
 
 def _list(names: list[str]) -> str:
