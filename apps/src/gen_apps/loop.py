@@ -26,14 +26,14 @@ def loop(
 
     Args:
         config: with optim (steps, batch_size), machine, place and seed.
-        picture: called on every process six times in all, and at the end.
+        picture: called on every process about six times, and at the end.
         begin: writes the run's configuration, on the first process.
         go_on: what a reader does after an interruption.
         validation: data for `task.evaluate`, with the averaged weights; None for a task without.
         clip: largest norm of a gradient.
     """
     steps, machine = config.optim.steps, config.machine
-    often = max(1, steps // 6)
+    often = max(1, steps // next((n for n in (6, 5, 7, 4) if steps % n == 0), 6))
     callbacks: list[Any] = [ema]
     if validation is not None:
         callbacks.append(Evaluate(validation, often, within=ema.swapped))
