@@ -45,7 +45,7 @@ def visible(
 
     A query sees itself always, padding too: no row of the mask is empty, so no softmax is 0 / 0.
     """
-    band = causal and 0 < window < keys
+    band = 0 < window < keys
     if doc is None and not band and (not causal or queries in (1, keys)):
         return None
     place = torch.arange(keys, device=device)
@@ -89,10 +89,10 @@ def attention(
     )
 
 
-def rotary(cfg: Config, place: Int[Tensor, "b t"], length: int, dtype: torch.dtype) -> Rotary:
+def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype) -> Rotary:
     """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256."""
     with torch.autocast(place.device.type, enabled=False):
-        inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, length, place.device)
+        inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, place.max() + 1, place.device)
         angle = place[:, None, :, None].float() * inverse.repeat(2)
     return (angle.cos() * scale).to(dtype), (angle.sin() * scale).to(dtype)
 
@@ -104,11 +104,13 @@ def rotate(x: Float[Tensor, "b h t w"], turn: Rotary) -> Float[Tensor, "b h t w"
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def sinusoids(place: Int[Tensor, "b t"], dim: int, *, halves: bool = False) -> Float[Tensor, "b t dim"]:
+def sinusoids(place: Int[Tensor, "b t"], dim: int, *, halves: bool = False) -> Float[Tensor, "b t {dim}"]:
     """sin and cos of place / 10000^(2i / dim) ([Vaswani17] section 3.5), interleaved or one after the other."""
-    angle = place[..., None] / 10_000 ** (torch.arange(0, dim, 2, device=place.device) / dim)
+    wide = torch.float32 if place.device.type == "mps" else torch.float64  # which Apple's GPU lacks
+    angle = place[..., None] / 10_000 ** (torch.arange(0, dim, 2, device=place.device, dtype=wide) / dim)
     waves = (angle.sin(), angle.cos())
-    return torch.cat(waves, -1) if halves else rearrange(torch.stack(waves), "two b t i -> b t (i two)")
+    x = torch.cat(waves, -1) if halves else rearrange(torch.stack(waves), "two b t i -> b t (i two)")
+    return x.float()
 
 
 class KVCache:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -34,19 +34,21 @@ class Rope:
     attention: float | None = None
     """Factor on the rotated vectors (yarn); None: 0.1 ln(factor) + 1."""
 
-    def frequencies(self, dim: int, context: int, length: int, device: torch.device | str = "cpu") -> "Frequencies":
+    def frequencies(
+        self, dim: int, context: int, length: int | Int[Tensor, ""], device: torch.device | str = "cpu"
+    ) -> "Frequencies":
         """Angles per position of the `dim / 2` planes, in float32, and the factor on the rotated vectors.
 
         Args:
             dim: of a head.
             context: of the model, in tokens.
-            length: of the sequence so far; only `dynamic` looks at it.
+            length: of the longest document so far; only `dynamic` looks at it.
         """
         original = self.original or context
         theta = self.theta
         if self.scaling == "dynamic":  # the base grows with the sequence once it is longer than the context
-            stretch = self.factor * max(length, original) / original - (self.factor - 1)
-            theta *= stretch ** (dim / (dim - 2))
+            longest = torch.as_tensor(length, device=device).clamp(min=original)
+            theta = theta * (self.factor * longest / original - (self.factor - 1)) ** (dim / (dim - 2))
         inverse = 1 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
         if self.scaling == "linear":
             return inverse / self.factor, 1.0
@@ -93,7 +95,7 @@ class Config:
     norm_eps: float = 1e-5
     post_norm: bool = False
     """Normalise after the residual sum, as in 2017 and BERT; then there is no norm at the end."""
-    mlp: Literal["swiglu", "gelu", "gelu_tanh", "relu", "relu2"] = "swiglu"
+    mlp: Literal["swiglu", "silu", "gelu", "gelu_tanh", "relu", "relu2"] = "swiglu"
     """gelu is the exact one (BERT, Falcon), gelu_tanh its approximation (GPT-2), relu2 the square of relu."""
     pos: Literal["rope", "learned", "sinusoidal", "sinusoidal_halves", "none"] = "rope"
     """Sines and cosines interleave as in 2017, or stand in halves as in Marian."""
@@ -125,6 +127,8 @@ class Config:
             raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv}")
         if self.pos == "rope" and self.width % 2:
             raise ValueError(f"rotary positions turn pairs, so heads need an even width, got {self.width}")
+        if self.pos.startswith("sinusoidal") and self.dim % 2:
+            raise ValueError(f"sines and cosines come in pairs, so dim must be even, got {self.dim}")
         if not self.window or min(self.window) < 0:
             raise ValueError(f"window is tokens per layer, 0 for all, got {self.window}")
 

@@ -24,6 +24,7 @@ from gen_transformer.config import Config
 
 ACTIVATIONS = {
     "swiglu": F.silu,
+    "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
@@ -212,7 +213,8 @@ class Transformer(nn.Module):
 
     def _check_length(self, total: int) -> None:
         cfg = self.config
-        if total > cfg.context and cfg.pos != "none" and cfg.rope.scaling != "dynamic":
+        endless = cfg.pos == "none" or (cfg.pos == "rope" and cfg.rope.scaling == "dynamic")
+        if total > cfg.context and not endless:
             raise ValueError(
                 f"{total} tokens do not fit the context of {cfg.context}; cut the text, or generate fewer tokens"
             )
@@ -240,7 +242,7 @@ class Transformer(nn.Module):
             window: visible(new, total, causal=cfg.causal, window=window, doc=doc, device=x.device)
             for window in set(cfg.window)
         }
-        turn = rotary(cfg, place, total, x.dtype) if cfg.pos == "rope" else None
+        turn = rotary(cfg, place, x.dtype) if cfg.pos == "rope" else None
         source_mask = None
         if source_doc is not None:
             source_mask = (source_doc >= 0)[:, None, None, :]
@@ -267,16 +269,16 @@ class EncoderDecoder(nn.Module):
         encoder: its `causal` is False.
         decoder: its `vocab` is that of the targets.
         share: one token table for both, and for the output.
-
-    Embeddings are multiplied by sqrt(dim) before the positions are added (section 3.4).
+        scale: multiply embeddings by sqrt(dim) before the positions are added (section 3.4).
     """
 
-    def __init__(self, encoder: Config, decoder: Config, *, share: bool = True):
+    def __init__(self, encoder: Config, decoder: Config, *, share: bool = True, scale: bool = True):
         super().__init__()
         if encoder.causal or not decoder.causal:
             raise ValueError("an encoder sees both ways (causal=False) and a decoder only the past (causal=True)")
         if share and (encoder.vocab, encoder.dim) != (decoder.vocab, decoder.dim):
             raise ValueError(f"one table cannot be {encoder.vocab, encoder.dim} and {decoder.vocab, decoder.dim}")
+        self.scale = scale
         self.encoder = Transformer(encoder)
         self.decoder = Transformer(decoder, source_dim=encoder.dim)
         self.encoder.head = None  # an encoder predicts nothing
@@ -289,7 +291,7 @@ class EncoderDecoder(nn.Module):
         return self.decoder.config
 
     def encode(self, ids: Int[Tensor, "b s"], doc: Int[Tensor, "b s"] | None = None) -> Float[Tensor, "b s d"]:
-        return self.encoder(embeds=_scaled(self.encoder, ids), doc=doc)
+        return self.encoder(embeds=self._embed(self.encoder, ids), doc=doc)
 
     def forward(
         self,
@@ -301,7 +303,23 @@ class EncoderDecoder(nn.Module):
     ) -> Float[Tensor, "b t d"]:
         """Hidden states of the target tokens, each of which saw the source and the targets up to itself."""
         seen = self.encode(source, source_doc)
-        return self.decoder(embeds=_scaled(self.decoder, ids), doc=doc, source=seen, source_doc=source_doc)
+        return self.decode(ids, seen, source_doc, doc=doc)
+
+    def decode(
+        self,
+        ids: Int[Tensor, "b t"],
+        seen: Float[Tensor, "b s d"],
+        source_doc: Int[Tensor, "b s"] | None = None,
+        *,
+        doc: Int[Tensor, "b t"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """Hidden states of the target tokens from those of the source."""
+        embeds = self._embed(self.decoder, ids)
+        return self.decoder(embeds=embeds, doc=doc, source=seen, source_doc=source_doc, cache=cache)
+
+    def _embed(self, stack: Transformer, ids: Tensor) -> Tensor:
+        return stack.embed(ids) * (math.sqrt(stack.config.dim) if self.scale else 1.0)
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         return self.decoder.logits(hidden) + self.bias
@@ -329,12 +347,7 @@ class Given:
         times = len(ids) // len(self.seen)
         seen = self.seen.repeat_interleave(times, 0)
         source_doc = None if self.source_doc is None else self.source_doc.repeat_interleave(times, 0)
-        embeds = _scaled(self.model.decoder, ids)
-        return self.model.decoder(embeds=embeds, doc=doc, source=seen, source_doc=source_doc, cache=cache)
-
-
-def _scaled(stack: Transformer, ids: Tensor) -> Tensor:
-    return stack.embed(ids) * math.sqrt(stack.config.dim)
+        return self.model.decode(ids, seen, source_doc, doc=doc, cache=cache)
 
 
 # ---------------------------------------------------------------------- counting
