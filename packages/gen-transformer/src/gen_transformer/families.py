@@ -1,0 +1,408 @@
+"""The families of Hugging Face that the one block stack is: names of their weights, fields of their `config.json`.
+
+What both sides have is a row of a table, `ours=theirs`, used to read and to write. What older files leave out is in
+`defaults`; what would change the mathematics is refused by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from gen_transformer.bert import BERT, Bert
+from gen_transformer.config import Config, Rope
+from gen_transformer.model import EncoderDecoder, Transformer
+
+
+class Fields(dict):
+    """`config.json`; asking for a field that it lacks says so."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"config.json of a {self.get('model_type')} has no {name!r}; is it cut, or of another family?")
+
+    def need(self, **values: Any) -> None:
+        """Refuse other values than these, and than none at all."""
+        for name, value in values.items():
+            if self.get(name) not in (value, None):
+                raise ValueError(f"{self['model_type']} with {name}={self[name]!r} is not supported, only {value!r}")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a kind of model is laid out on disk."""
+
+    model: str
+    """Its class in transformers."""
+    prefix: str
+    """Of the names of the trunk; files of the trunk alone lack it."""
+    names: Callable[[Any], dict[str, str]]
+    """Model -> {our module: theirs}, `*` being the layer. Where q, k and v have one name, they are fused."""
+    read: Callable[[Fields, set[str]], nn.Module]
+    """`config.json` and the names in the files -> model."""
+    write: Callable[[Any], dict[str, Any]]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """What transformers takes for a field that a file leaves out."""
+    groups: Callable[[Any], int] = lambda model: 1
+    """Fused rows hold q, k, v of the first group of heads, then of the next."""
+    transposed: bool = False
+    """Matrices of the blocks are stored as (in, out)."""
+    row: str = ""
+    """A vector that is stored as a matrix of one row."""
+    tied: dict[str, str] = field(default_factory=dict)
+    """Some files hold the first too, which then has to equal the second."""
+
+
+def _rows(text: str, ours: str = "", theirs: str = "") -> dict[str, str]:
+    pairs = (row.split("=") for row in text.split())
+    return {ours + a: theirs + b for a, b in pairs}
+
+
+# ---------------------------------------------------------------------- fields
+
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "relu2": "relu2", "silu": "silu"}
+ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+
+
+def _config(c: Fields, table: dict[str, str], **rest: Any) -> Config:
+    known = {ours: c[theirs] for ours, theirs in table.items()}
+    if "mlp" in known and known["mlp"] not in ACTIVATIONS:
+        raise ValueError(f"activation {known['mlp']!r} is not supported, only {', '.join(ACTIVATIONS)}")
+    known |= {"mlp": ACTIVATIONS[known["mlp"]]} if "mlp" in known else {}
+    return Config(**known, **rest)
+
+
+def _fields(cfg: Config, table: dict[str, str]) -> dict[str, Any]:
+    cfg = explicit(cfg)
+    values = {theirs: getattr(cfg, ours) for ours, theirs in table.items()}
+    if "mlp" in table:
+        values[table["mlp"]] = next((theirs for theirs, ours in ACTIVATIONS.items() if ours == cfg.mlp), cfg.mlp)
+    return values
+
+
+def explicit(cfg: Config) -> Config:
+    """The same model with every size spelt out, and without what does not change a trained model."""
+    rope = replace(cfg.rope, original=cfg.rope.original or cfg.context) if cfg.pos == "rope" else Rope()
+    windows = tuple(cfg.sees(i) for i in range(cfg.layers))
+    sizes = {"kv_heads": cfg.kv, "head_dim": cfg.width, "ffn": cfg.hidden, "rope": rope, "window": windows}
+    return replace(cfg, **sizes, dropout=0.0, zero_init=False)
+
+
+TURNS = {"llama3": ("low_freq_factor", "high_freq_factor", 1.0, 4.0), "yarn": ("beta_slow", "beta_fast", 1.0, 32.0)}
+
+
+def _rope(c: Fields) -> Rope:
+    """Of version 4 (`rope_theta`, `rope_scaling`) and of version 5 (`rope_parameters`)."""
+    p = (c.get("rope_parameters") or {}) | (c.get("rope_scaling") or {})
+    kind = p.get("rope_type", p.get("type", "default"))
+    slow, fast, low, high = TURNS.get(kind, ("", "", 1.0, 4.0))
+    known = {"type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings", slow, fast}
+    known |= {"attention_factor"} if kind == "yarn" else set()
+    harmless = {"partial_rotary_factor": 1.0, "truncate": True}
+    c.need(partial_rotary_factor=1.0)
+    if kind not in ("default", "linear", "dynamic", *TURNS):
+        raise ValueError(f"rotary positions of type {kind!r} are not supported, only linear, dynamic, llama3 and yarn")
+    for name, value in p.items():
+        if name not in known and value != harmless.get(name):
+            raise ValueError(f"rotary positions of type {kind!r} with {name}={value!r} are not supported; remove it")
+    original = None
+    if kind in TURNS:  # the others stretch the context itself
+        original = c.get("original_max_position_embeddings") or p.get("original_max_position_embeddings")
+    return Rope(
+        theta=p.get("rope_theta") or c.get("rope_theta") or 10_000.0,
+        scaling="none" if kind == "default" else kind,
+        factor=p.get("factor") or 1.0,
+        original=original,
+        low=p.get(slow) or low,
+        high=p.get(fast) or high,
+        attention=p.get("attention_factor"),
+    )
+
+
+def _rope_fields(cfg: Config) -> dict[str, Any]:
+    """For both versions."""
+    rope, kind = cfg.rope, cfg.rope.scaling
+    p: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default" if kind == "none" else kind}
+    if kind == "none":
+        return {"rope_parameters": p, "rope_theta": rope.theta}
+    p["factor"] = rope.factor
+    if kind in TURNS:
+        slow, fast, *_ = TURNS[kind]
+        p |= {slow: rope.low, fast: rope.high, "original_max_position_embeddings": rope.original or cfg.context}
+    if kind == "yarn" and rope.attention is not None:
+        p["attention_factor"] = rope.attention
+    return {"rope_parameters": p, "rope_theta": rope.theta, "rope_scaling": p}
+
+
+# ---------------------------------------------------------------------- GPT-2
+
+GPT2_NAMES = _rows("tokens=transformer.wte places=transformer.wpe norm=transformer.ln_f head=lm_head") | _rows(
+    "norm1=ln_1 attention.q=attn.c_attn attention.k=attn.c_attn attention.v=attn.c_attn attention.o=attn.c_proj"
+    " norm2=ln_2 mlp.up=mlp.c_fc mlp.down=mlp.c_proj",
+    "blocks.*.",
+    "transformer.h.*.",
+)
+GPT2_FIELDS = _rows(
+    "vocab=vocab_size dim=n_embd layers=n_layer heads=n_head ffn=n_inner context=n_positions"
+    " norm_eps=layer_norm_epsilon mlp=activation_function tie=tie_word_embeddings"
+)
+GPT2_DEFAULTS = {"n_inner": None, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}
+
+
+def _read_gpt2(c: Fields, names: set[str]) -> Transformer:
+    c.need(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    return Transformer(_config(c, GPT2_FIELDS, norm="layer", pos="learned", bias="all"))
+
+
+def _write_gpt2(model: Transformer) -> dict[str, Any]:
+    drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), model.config.dropout)
+    return _fields(model.config, GPT2_FIELDS) | drops
+
+
+# ---------------------------------------------------------------------- Llama, Mistral, Qwen3
+
+LLAMA_NAMES = _rows("tokens=model.embed_tokens norm=model.norm head=lm_head") | _rows(
+    "norm1=input_layernorm attention.q=self_attn.q_proj attention.k=self_attn.k_proj attention.v=self_attn.v_proj"
+    " attention.o=self_attn.o_proj attention.q_norm=self_attn.q_norm attention.k_norm=self_attn.k_norm"
+    " norm2=post_attention_layernorm mlp.gate=mlp.gate_proj mlp.up=mlp.up_proj mlp.down=mlp.down_proj",
+    "blocks.*.",
+    "model.layers.*.",
+)
+LLAMA_FIELDS = _rows(
+    "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads kv_heads=num_key_value_heads"
+    " head_dim=head_dim ffn=intermediate_size context=max_position_embeddings norm_eps=rms_norm_eps"
+    " tie=tie_word_embeddings"
+)
+LLAMA_DEFAULTS = {"num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+LLAMA_DEFAULTS |= {"sliding_window": 4096, "max_window_layers": 28}
+
+
+def _read_llama(c: Fields, names: set[str]) -> Transformer:
+    c.need(hidden_act="silu")
+    biases = [["none", "mlp"], ["attention", "all"]]
+    bias = biases[bool(c.get("attention_bias"))][bool(c.get("mlp_bias"))]
+    qk_norm = c["model_type"] == "qwen3"
+    return Transformer(_config(c, LLAMA_FIELDS, rope=_rope(c), bias=bias, window=_windows(c), qk_norm=qk_norm))
+
+
+def _windows(c: Fields) -> tuple[int, ...]:
+    if c["model_type"] == "mistral":
+        return (c["sliding_window"] or 0,)
+    if not c.get("use_sliding_window"):
+        return (0,)
+    full = [i < c["max_window_layers"] for i in range(c["num_hidden_layers"])]
+    if c.get("layer_types"):
+        full = [kind == "full_attention" for kind in c["layer_types"]]
+    return tuple(0 if f else c["sliding_window"] for f in full)
+
+
+def _write_llama(model: Transformer) -> dict[str, Any]:
+    cfg = model.config
+    bias = {"attention_bias": cfg.bias in ("attention", "all"), "mlp_bias": cfg.bias in ("mlp", "all")}
+    fields = _fields(cfg, LLAMA_FIELDS) | _rope_fields(cfg) | bias
+    return fields | {"hidden_act": "silu", "attention_dropout": cfg.dropout}
+
+
+def _write_mistral(model: Transformer) -> dict[str, Any]:
+    return _write_llama(model) | {"sliding_window": model.config.sees(0) or None}
+
+
+def _write_qwen3(model: Transformer) -> dict[str, Any]:
+    windows = explicit(model.config).window
+    kinds = ["sliding_attention" if w else "full_attention" for w in windows]
+    sliding = {"use_sliding_window": any(windows), "sliding_window": max(windows) or None, "layer_types": kinds}
+    return _write_llama(model) | sliding
+
+
+# ---------------------------------------------------------------------- Falcon
+
+FALCON_FIELDS = _rows(
+    "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads ffn=ffn_hidden_size"
+    " context=max_position_embeddings norm_eps=layer_norm_epsilon mlp=activation tie=tie_word_embeddings"
+)
+FALCON_DEFAULTS = {"ffn_hidden_size": None, "max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5}
+FALCON_DEFAULTS |= {"activation": "gelu", "tie_word_embeddings": True, "bias": False, "multi_query": True}
+FALCON_DEFAULTS |= {"parallel_attn": True, "new_decoder_architecture": False}
+FALCON_NORMS = {
+    "none": "norm1=input_layernorm norm2=post_attention_layernorm",
+    "one_norm": "norm1=input_layernorm",
+    "two_norms": "norm1=ln_attn norm2=ln_mlp",
+}
+
+
+def _falcon_names(model: Transformer) -> dict[str, str]:
+    qkv = " ".join(f"attention.{x}=self_attention.query_key_value" for x in "qkv")
+    rest = "attention.o=self_attention.dense mlp.up=mlp.dense_h_to_4h mlp.down=mlp.dense_4h_to_h"
+    layer = f"{FALCON_NORMS[model.config.parallel]} {qkv} {rest}"
+    ends = _rows("tokens=transformer.word_embeddings norm=transformer.ln_f head=lm_head")
+    return ends | _rows(layer, "blocks.*.", "transformer.h.*.")
+
+
+def _read_falcon(c: Fields, names: set[str]) -> Transformer:
+    """`num_kv_heads` counts in the new architecture only: in the old one there is 1 (`multi_query`) or one a head."""
+    if c.get("alibi"):
+        raise ValueError("this falcon has alibi=True: ALiBi is not implemented; load one with rotary positions")
+    parallel = "one_norm" if c["parallel_attn"] else "none"
+    kv = 1 if c["multi_query"] else c["num_attention_heads"]
+    if c["new_decoder_architecture"]:
+        c.need(parallel_attn=True)
+        parallel = "one_norm" if c.get("num_ln_in_parallel_attn") == 1 else "two_norms"
+        kv = c.get("num_kv_heads")
+    bias = "all" if c["bias"] else "none"
+    return Transformer(
+        _config(c, FALCON_FIELDS, kv_heads=kv, norm="layer", rope=_rope(c), bias=bias, parallel=parallel)
+    )
+
+
+def _write_falcon(model: Transformer) -> dict[str, Any]:
+    cfg = model.config
+    two = cfg.parallel == "two_norms"
+    new = two or (cfg.parallel == "one_norm" and cfg.kv not in (1, cfg.heads))
+    heads = {"num_kv_heads": cfg.kv, "multi_query": cfg.kv == 1, "new_decoder_architecture": new}
+    norms = {"num_ln_in_parallel_attn": (2 if two else 1) if new else None, "parallel_attn": cfg.parallel != "none"}
+    drops = dict.fromkeys(("hidden_dropout", "attention_dropout"), cfg.dropout)
+    rest = {"bias": cfg.bias == "all", "alibi": False}
+    return _fields(cfg, FALCON_FIELDS) | _rope_fields(cfg) | heads | norms | drops | rest
+
+
+# ---------------------------------------------------------------------- BERT
+
+BERT_NAMES = {
+    **_rows("tokens=word_embeddings places=position_embeddings segments=token_type_embeddings", "", "bert.embeddings."),
+    **_rows("norm=bert.embeddings.LayerNorm pooler=bert.pooler.dense follows=cls.seq_relationship"),
+    **_rows("transform=transform.dense transform_norm=transform.LayerNorm bias=bias", "", "cls.predictions."),
+    **_rows(
+        "attention.q=attention.self.query attention.k=attention.self.key attention.v=attention.self.value"
+        " attention.o=attention.output.dense norm1=attention.output.LayerNorm mlp.up=intermediate.dense"
+        " mlp.down=output.dense norm2=output.LayerNorm",
+        "trunk.blocks.*.",
+        "bert.encoder.layer.*.",
+    ),
+}
+BERT_FIELDS = _rows(
+    "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads ffn=intermediate_size"
+    " context=max_position_embeddings norm_eps=layer_norm_eps mlp=hidden_act"
+)
+BERT_DEFAULTS = {"layer_norm_eps": 1e-12, "hidden_act": "gelu", "type_vocab_size": 2}
+BERT_TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+
+
+def _read_bert(c: Fields, names: set[str]) -> Bert:
+    """Whether there is a head for pairs shows in the files: those of bert-base name a class without one."""
+    c.need(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False, tie_word_embeddings=True)
+    rest = {name: value for name, value in BERT.items() if name not in BERT_FIELDS}
+    pairs = "cls.seq_relationship.weight" in names
+    return Bert(_config(c, BERT_FIELDS, **rest), segments=c["type_vocab_size"], sentences=pairs)
+
+
+def _write_bert(model: Bert) -> dict[str, Any]:
+    drops = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), model.config.dropout)
+    kind = {"architectures": ["BertForMaskedLM"]} if model.pooler is None else {}
+    return _fields(model.config, BERT_FIELDS) | {"type_vocab_size": model.segments.num_embeddings} | drops | kind
+
+
+# ---------------------------------------------------------------------- Marian
+
+MARIAN_DEFAULTS = {"share_encoder_decoder_embeddings": True, "scale_embedding": False, "activation_function": "gelu"}
+
+
+def _marian_names(model: EncoderDecoder) -> dict[str, str]:
+    layer = (
+        "attention.q=self_attn.q_proj attention.k=self_attn.k_proj attention.v=self_attn.v_proj"
+        " attention.o=self_attn.out_proj norm1=self_attn_layer_norm mlp.up=fc1 mlp.down=fc2 norm2=final_layer_norm"
+    )
+    cross = (
+        " cross.q=encoder_attn.q_proj cross.k=encoder_attn.k_proj cross.v=encoder_attn.v_proj"
+        " cross.o=encoder_attn.out_proj norm_cross=encoder_attn_layer_norm"
+    )
+    shared = model.encoder.tokens is model.decoder.tokens
+    tables = {f"{x}.tokens": "model.shared" if shared else f"model.{x}.embed_tokens" for x in ("encoder", "decoder")}
+    stacks = _rows(layer, "encoder.blocks.*.", "model.encoder.layers.*.")
+    stacks |= _rows(layer + cross, "decoder.blocks.*.", "model.decoder.layers.*.")
+    return tables | stacks | {"bias": "final_logits_bias"}
+
+
+def _marian_fields(part: str) -> dict[str, str]:
+    vocab = "decoder_vocab_size" if part == "decoder" else "vocab_size"
+    return _rows(
+        f"layers={part}_layers heads={part}_attention_heads ffn={part}_ffn_dim vocab={vocab} dim=d_model"
+        " context=max_position_embeddings mlp=activation_function"
+    )
+
+
+def _read_marian(c: Fields, names: set[str]) -> EncoderDecoder:
+    c.need(tie_word_embeddings=True, normalize_before=False, normalize_embedding=False, add_final_layer_norm=False)
+    c["decoder_vocab_size"] = c.get("decoder_vocab_size") or c["vocab_size"]
+    fixed = {"norm": "layer", "post_norm": True, "pos": "sinusoidal_halves", "bias": "all", "tie": True}
+    encoder = _config(c, _marian_fields("encoder"), **fixed, causal=False)
+    decoder = _config(c, _marian_fields("decoder"), **fixed)
+    return EncoderDecoder(encoder, decoder, share=c["share_encoder_decoder_embeddings"], scale=c["scale_embedding"])
+
+
+def _write_marian(model: EncoderDecoder) -> dict[str, Any]:
+    last = model.config.vocab - 1  # by custom padding is the last id, and the decoder starts from it
+    return {
+        **_fields(model.encoder.config, _marian_fields("encoder")),
+        **_fields(model.config, _marian_fields("decoder")),
+        **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), model.config.dropout),
+        **dict.fromkeys(("pad_token_id", "decoder_start_token_id"), last),
+        "forced_eos_token_id": None,
+        "is_encoder_decoder": True,
+        "scale_embedding": model.scale,
+        "share_encoder_decoder_embeddings": model.encoder.tokens is model.decoder.tokens,
+    }
+
+
+# ---------------------------------------------------------------------- all
+
+
+def _llama(model: str, write: Callable[[Any], dict[str, Any]]) -> Family:
+    tied = {"lm_head.weight": "model.embed_tokens.weight"}
+    return Family(model, "model.", lambda model: LLAMA_NAMES, _read_llama, write, LLAMA_DEFAULTS, tied=tied)
+
+
+FAMILIES = {
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        "transformer.",
+        lambda model: GPT2_NAMES,
+        _read_gpt2,
+        _write_gpt2,
+        GPT2_DEFAULTS | {"tie_word_embeddings": True},
+        transposed=True,
+        tied={"lm_head.weight": "transformer.wte.weight"},
+    ),
+    "llama": _llama("LlamaForCausalLM", _write_llama),
+    "mistral": _llama("MistralForCausalLM", _write_mistral),
+    "qwen3": _llama("Qwen3ForCausalLM", _write_qwen3),
+    "falcon": Family(
+        "FalconForCausalLM",
+        "transformer.",
+        _falcon_names,
+        _read_falcon,
+        _write_falcon,
+        FALCON_DEFAULTS,
+        groups=lambda model: model.config.kv,
+        tied={"lm_head.weight": "transformer.word_embeddings.weight"},
+    ),
+    "bert": Family(
+        "BertForPreTraining", "bert.", lambda model: BERT_NAMES, _read_bert, _write_bert, BERT_DEFAULTS, tied=BERT_TIED
+    ),
+    "marian": Family(
+        "MarianMTModel",
+        "model.",
+        _marian_names,
+        _read_marian,
+        _write_marian,
+        MARIAN_DEFAULTS,
+        row="final_logits_bias",
+        tied={
+            "lm_head.weight": "model.shared.weight",
+            "model.encoder.embed_tokens.weight": "model.shared.weight",
+            "model.decoder.embed_tokens.weight": "model.shared.weight",
+        },
+    ),
+}
