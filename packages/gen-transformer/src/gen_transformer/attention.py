@@ -64,7 +64,7 @@ def attention(
     q: Float[Tensor, "b h t w"],
     k: Float[Tensor, "b g s w"],
     v: Float[Tensor, "b g s w"],
-    mask: Bool[Tensor, "#b 1 t s"] | None = None,
+    mask: Bool[Tensor, "#b 1 #t s"] | None = None,
     *,
     causal: bool = False,
     dropout: float = 0.0,

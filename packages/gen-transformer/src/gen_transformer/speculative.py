@@ -32,6 +32,30 @@ class Tally:
         return self.accepted / self.proposed if self.proposed else float("nan")
 
 
+def judge(
+    p: Float[Tensor, "b k1 vocab"],
+    q: Float[Tensor, "b k vocab"],
+    guesses: Int[Tensor, "b k"],
+    u: Float[Tensor, "b k1 3"],
+) -> tuple[Int[Tensor, "b"], Int[Tensor, "b"]]:
+    """How many guesses stand, and the token that comes after them ([Leviathan23] algorithm 1).
+
+    Args:
+        p: of the model, at the places of the guesses and one more.
+        q: of the draft, from which the guesses were drawn.
+        u: uniform numbers of each place: of the guess, of its trial, of what replaces it.
+    """
+    k, x = guesses.shape[1], guesses[..., None]
+    stands = u[:, :k, 1:2] * q.gather(2, x) < p[:, :k].gather(2, x)
+    stood = stands[..., 0].long().cumprod(1).sum(1)
+    row = torch.arange(len(p), device=p.device)
+    p, q, u = p[row, stood], F.pad(q, (0, 0, 0, 1))[row, stood], u[row, stood]
+    rest = (p - q).clamp(min=0)  # after the last guess q is 0, and this is p
+    rest = rest.where(rest.sum(1, keepdim=True) > 0, p)  # p = q, and rounding alone made the guess fall
+    # As no guess was made there, its number is free: a draft that equals the model gives the text without a draft.
+    return stood, choose(rest, u[:, 2].where(stood < k, u[:, 0]))
+
+
 def speculate_rows(
     model: LanguageModel,
     draft: LanguageModel,
@@ -89,11 +113,10 @@ class Speculation:
         u = self.u[first - self.start :]
         q = [self._guess(first + i, u[i]) for i in range(k)]
         p = self._probabilities(*self.target, first + k, k + 1)
-        stood = self._standing(p, q, self.ids[0, first : first + k], u)
-        if stood == k:  # with the number of a guess: a draft that equals the model gives the text without a draft
-            self._write(first + k, choose(p[k:], u[k, :1]))
-        else:
-            self._write(first + stood, choose(_residual(p[stood], q[stood])[None], u[stood, 2:]))
+        guesses = self.ids[:, first : first + k]
+        stood, token = judge(p[None], torch.stack(q)[None] if q else p[None, :0], guesses, u[None, : k + 1])
+        stood = int(stood)  # the one wait for the device
+        self._write(first + stood, token)
         self.end = first + stood + 1
         for _, cache in (self.target, self.draft):
             cache.crop(self.end - 1)
@@ -120,18 +143,3 @@ class Speculation:
 
     def _write(self, place: int, token: Int[Tensor, "1"]) -> None:
         self.ids[:, place] = self.seen[:, place] = token
-
-    @staticmethod
-    def _standing(p: Tensor, q: list[Tensor], guesses: Tensor, u: Tensor) -> int:
-        """How many guesses stand before the first that falls."""
-        if not q:
-            return 0
-        x = guesses[:, None]
-        stands = u[: len(q), 1:2] * torch.stack(q).gather(1, x) < p[: len(q)].gather(1, x)
-        return int(stands.long().cumprod(0).sum())  # the one wait for the device
-
-
-def _residual(p: Float[Tensor, "vocab"], q: Float[Tensor, "vocab"]) -> Float[Tensor, "vocab"]:
-    """What p has more than q; where rounding alone made a guess fall, there is nothing, and p stands for it."""
-    more = (p - q).clamp(min=0)
-    return more.where(more.sum() > 0, p)
