@@ -633,6 +633,19 @@ def test_evaluation_counts_every_sample_once():
     assert abs(means - x.mean()) > 1e-6, "the plausible mistake would pass"
 
 
+def test_a_metric_with_weights_is_their_mean_over_everything():
+    """Rows of 0 to 9 tokens: neither the mean of row means, nor poisoned by the 0 / 0 of an empty row."""
+
+    class Tokens(Task):
+        def evaluate(self, batch):
+            return {"loss": (batch[0] / batch[1], batch[1])}
+
+    count = torch.randint(0, 10, (100,), generator=generator("w")).double()
+    total = torch.rand(100, generator=generator("t"), dtype=torch.float64) * count
+    value = Trainer(Tokens(), device="cpu").evaluate(Loader(Arrays(total, count), 8))["loss"]
+    assert value == pytest.approx((total.sum() / count.sum()).item(), abs=1e-12)
+
+
 def test_evaluation_draws_the_same_noise_every_time():
     task, data = seeded(kinds.noise)
     trainer = Trainer(task, device="cpu")

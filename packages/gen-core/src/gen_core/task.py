@@ -20,7 +20,7 @@ a PINN returns `torch.optim.LBFGS` from `optimizers`: the trainer has one code p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from gen_core.trainer import Trainer
 
-Metrics = dict[str, Tensor]
+Metrics = Mapping[str, Tensor | tuple[Tensor, Tensor]]
 
 
 class Task(nn.Module):
@@ -52,7 +52,10 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def evaluate(self, batch: Any) -> Metrics:
-        """Per-sample values by name, each of shape `(b,)`; `Trainer.evaluate` averages them over samples."""
+        """Per-sample values by name, each of shape `(b,)`; `Trainer.evaluate` averages them over samples.
+
+        A pair (values, weights) of that shape is averaged by its weights: a loss per token by the tokens of each row.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no evaluate(batch) -> {{name: values of shape (b,)}}")
 
     def forward(self, loss: Callable[..., Any], *args: Any) -> Any:

@@ -253,8 +253,9 @@ class Trainer:
             micros = [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
             counts = [min(m, n - i) / n for i in range(0, n, m)]
         if weight is not None:
-            items = torch.stack([torch.as_tensor(weight(*micro), device=self.device) for micro in micros])
-            mean = self.reduce(items.sum().to(self._wide))  # of valid items per process
+            items = [torch.as_tensor(weight(*micro), device=self.device).to(self._wide) for micro in micros]
+            items = torch.stack(items)
+            mean = self.reduce(items.sum())  # of valid items per process
             if len(micros) > 1:  # a mean over no items is 0 / 0: leave such pieces out
                 full = items.nonzero().flatten().tolist() or [0]
                 micros, items = [micros[i] for i in full], items[full]
@@ -303,6 +304,7 @@ class Trainer:
     def evaluate(self, data: Data) -> dict[str, float]:
         """Mean of `task.evaluate` over every sample of `data`, each counted once, whatever the process count.
 
+        A metric that comes with weights is the weighted mean over everything.
         Whole batches go to the processes in turn, and each is keyed by its number: the same noise at every
         evaluation and on any number of processes. Training is not disturbed. A signal cuts it short: then {}.
         """
@@ -314,12 +316,14 @@ class Trainer:
                     return {}
                 seed_all(self.seed, "evaluate", -1 if index is None else index)
                 values = self.task(self.task.evaluate, to_device(batch, self.device))
-                for name, value in values.items():
+                for name, given in values.items():
+                    value, weight = given if isinstance(given, tuple) else (given, torch.ones_like(given))
                     if not value.ndim:
                         raise ValueError(f"evaluate's {name!r} is a scalar; return a value per sample, of shape (b,)")
-                    counted = value.to(self._wide) if index is not None else value.to(self._wide)[:0]
-                    sums[name] = sums.get(name, 0) + counted.sum()
-                    counts[name] = counts.get(name, 0) + torch.tensor(counted.numel(), device=value.device)
+                    weight = weight.to(self._wide) * (index is not None)
+                    counted = torch.where(weight != 0, value.to(self._wide), 0)  # what does not count may be anything
+                    sums[name] = sums.get(name, 0) + (counted * weight).sum()
+                    counts[name] = counts.get(name, 0) + weight.sum()
         total, count = self.reduce(sums, "sum"), self.reduce(counts, "sum")
         return {name: (total[name] / count[name]).item() for name in total}
 
