@@ -1,0 +1,92 @@
+"""One gradient whatever the micro-batches, the processes and the masks; exact resume; evaluation by tokens."""
+
+import pytest
+import torch
+
+from gen_core import Arrays, Loader, Trainer, seed_all
+from gen_core.testing import check_task, launch
+from gen_transformer.config import Config
+from gen_transformer.model import Transformer
+from gen_transformer.task import LMTask
+
+VOCAB, T = 19, 8
+
+
+def rows(n=16):
+    """Sequences of which 0 to 90 % is masked, one row wholly, in two documents each."""
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(VOCAB, (n, T + 1), generator=g)
+    weight = (torch.rand(n, T, generator=g) > torch.linspace(0, 0.9, n)[:, None]).float()
+    weight[3], weight[:, 4] = 0, 0
+    doc = (torch.arange(T) > 4).long().expand(n, T).contiguous()
+    return Arrays(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weight, doc)
+
+
+def make(muon=None, dtype=torch.float64):
+    seed_all(0)
+    model = Transformer(Config(vocab=VOCAB, dim=16, layers=2, heads=2, kv_heads=1, context=T)).to(dtype)
+    return LMTask(model, lr=1e-2, muon=muon), Loader(rows(), 8)
+
+
+def train(micro_batch=None, muon=None, steps=3):
+    task, data = make(muon)
+    Trainer(task, device="cpu", micro_batch=micro_batch, clip=1.0).fit(data, steps)
+    return {name: p.detach() for name, p in task.named_parameters()}
+
+
+def distance(a, b):
+    return max((a[name] - torch.as_tensor(b[name])).abs().max().item() for name in a)
+
+
+def test_micro_batches_change_nothing():
+    """3 of 8 rows at a time leaves 2, of other sizes and masks; a mean of their means would be another gradient."""
+    whole = train()
+    for size in (1, 3, 4):
+        assert distance(whole, train(size)) < 1e-12
+
+
+def test_two_processes_are_one():
+    """Each has its own mask; gradients are averaged over tokens, not over processes, and clipped after that."""
+    whole = train()
+    for rank in launch(2, train):
+        assert distance(whole, rank) < 1e-12
+
+
+def test_two_processes_with_muon_and_micro_batches_are_one():
+    """Muon's iteration is in float32, so that much of a difference is left."""
+    whole = train(muon=0.02)
+    for rank in launch(2, train, 2, 0.02):
+        assert distance(whole, rank) < 1e-5
+
+
+def make_small():
+    return make(None, torch.float32)
+
+
+def make_muon():
+    return make(0.02, torch.float32)
+
+
+@pytest.mark.parametrize("maker", [make_small, make_muon])
+def test_the_task_keeps_the_trainers_promises(maker):
+    check_task(maker, only=("resume", "bf16"))
+
+
+def test_evaluation_is_a_mean_over_tokens():
+    """Not over rows, which have 0 to 7 of them, nor spoilt by the row that has none."""
+    task, _ = make()
+    ids, targets, weight, doc = rows().tensors
+    value = Trainer(task, device="cpu").evaluate(Loader(rows(), 5, shuffle=False))["loss"]
+    table = task.model.logits(task.model(ids, doc=doc)).log_softmax(-1)
+    nats = -table.gather(2, targets[..., None])[..., 0]
+    assert value == pytest.approx(((nats * weight).sum() / weight.sum()).item(), rel=1e-6)
+
+
+def test_a_token_learns_nothing_across_its_document():
+    """The gradient of the second document's loss in the first document's embeddings is exactly 0."""
+    task, _ = make()
+    ids, _, _, doc = (x[:1] for x in rows().tensors)
+    embeds = task.model.embed(ids).detach().requires_grad_()
+    hidden = task.model(embeds=embeds, doc=doc)
+    (hidden[:, 5:].square().sum()).backward()
+    assert embeds.grad[:, :5].eq(0).all() and embeds.grad[:, 5:].ne(0).any()
