@@ -328,7 +328,7 @@ class Windows(Dataset):
 
 def _empty(T: int) -> Row:
     zeros = torch.zeros(T, dtype=torch.int64)
-    return zeros, zeros.clone(), torch.zeros(T), torch.full((T,), -1)
+    return zeros, zeros.clone(), torch.zeros(T, dtype=torch.float32), torch.full_like(zeros, -1)
 
 
 def _place(row: Row, at: int, number: int, tokens: Int64[Tensor, "n"], length: int) -> None:
