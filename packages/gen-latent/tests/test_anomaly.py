@@ -11,6 +11,7 @@ from gen_latent import (
     likelihood_score,
     manifold_score,
     neighbour_score,
+    nll,
     reconstruction_score,
     threshold,
 )
@@ -64,6 +65,13 @@ def test_the_likelihood_score_of_a_linear_vae_is_exact_and_finds_other_classes()
         areas.append(roc_auc_score((y[rest] != c).numpy(), score))
     print(f"mean AUROC {np.mean(areas):.4f}")
     assert np.mean(areas) >= 0.996
+
+
+def test_the_likelihood_score_of_a_conditional_model_is_given_the_condition():
+    vae, x = VAE(MLP(3, 4, classes=2), MLP(2, 3, classes=2), latents=2), torch.ones(5, 3)
+    label = torch.tensor([0, 1, 0, 1, 1])
+    score = likelihood_score(vae, x, 20, generator=generator(), label=label)
+    assert torch.equal(score, nll(vae, x, 20, generator=generator(), label=label))
 
 
 def test_the_likelihood_score_refuses_data_that_are_not_the_models():

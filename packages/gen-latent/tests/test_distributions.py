@@ -166,8 +166,41 @@ def test_a_deviation_never_falls_below_its_floor_and_is_not_stuck_there():
 
 
 def test_data_of_another_shape_are_refused_instead_of_broadcast():
-    with pytest.raises(ValueError, match=r"shape \(1, 8\) but the mean \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(1, 8\) but the distribution \(8, 8\)"):
         Normal(randn(2, 8, 8), randn(2, 8, 8).exp()).log_prob(randn(2, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "channels"),
+    [
+        (ItakuraSaito, 1),
+        (partial(Categorical, levels=5), 5),
+        (partial(LogisticMixture, levels=5, components=2), 6),
+        (Gaussian(), 1),
+        (Bernoulli, 1),
+    ],
+)
+def test_a_decoder_of_too_many_channels_is_refused_by_every_likelihood(make, channels):
+    """Otherwise one grey channel is scored against three, or against the first of them, without a word."""
+    p = make(torch.zeros(4, 3 * channels, 8))
+    with pytest.raises(ValueError, match=r"\(1, 8\)|torch.Size\(\[4, 1, 8\]\)"):
+        p.log_prob(torch.ones(4, 1, 8))
+    p.log_prob(torch.ones(4, 3, 8))
+
+
+def test_values_between_the_levels_and_negative_powers_are_no_data():
+    """The probabilities of the levels add up to 1; those of other values are not among them."""
+    grid = torch.linspace(-1, 1, 17)
+    for likelihood in (Categorical, LogisticMixture):
+        likelihood.check(grid, levels=17)
+        likelihood.check(2 * grid, levels=17, low=-2.0, high=2.0)
+        for wrong in (grid + 0.03, 1.25 * grid):
+            with pytest.raises(ValueError, match=r"17 levels from -1 to 1, got .*; round the data"):
+                likelihood.check(wrong, levels=17)
+    LogisticMixture.check(torch.arange(256) / 127.5 - 1)
+    ItakuraSaito.check(torch.tensor([0.0, 3.0]))
+    with pytest.raises(ValueError, match="powers, got -1"):
+        ItakuraSaito.check(torch.tensor([2.0, -1.0]))
 
 
 def test_grey_levels_are_no_binary_data():

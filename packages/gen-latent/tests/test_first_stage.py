@@ -210,6 +210,8 @@ def test_what_cannot_be_is_refused():
         PatchDiscriminator(1, 8, 0)
     with pytest.raises(ValueError, match="no weight to measure gradients at"):
         FirstStageTask(KLAutoEncoder(nn.Identity(), nn.Identity(), 2), PatchDiscriminator(1, 8))
+    resting = FirstStageTask(kl_model(), PatchDiscriminator(1, 8), lr=1e-3, d_lr=0.0).optimizers()
+    assert [resting[name].param_groups[0]["lr"] for name in ("ae", "d")] == [1e-3, 0.0]
     task = FirstStageTask(kl_model(), nn.Flatten(0))
     with pytest.raises(ValueError, match="the discriminator gave logits of shape"):
         task._judge(torch.zeros(2, 1, 8, 8))

@@ -31,6 +31,12 @@ def test_slerp_between_codes_of_different_norm_and_of_one_direction():
         slerp(a, 0 * a, torch.tensor([0.5]))
 
 
+def test_the_places_on_a_way_may_be_of_another_type_than_the_codes():
+    a, b = torch.eye(2, dtype=torch.float64).split(1)
+    for way in (lerp, slerp):
+        assert torch.equal(way(a, b, torch.tensor([0.0, 0.5])), way(a, b, torch.tensor([0.0, 0.5], dtype=a.dtype)))
+
+
 def test_a_traversal_changes_one_latent_and_a_torn_path_jumps():
     way = traverse(torch.zeros(4), 2, (-1.0, 0.0, 2.0))
     assert way.tolist() == [[0, 0, -1, 0], [0, 0, 0, 0], [0, 0, 2, 0]]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from gen_core import seed_all
-from gen_latent import MLP, VAE, Flow, Gaussian, Mixture, Standard, Vamp, nll
+from gen_latent import MLP, VAE, Flow, Gaussian, Level, Mixture, Standard, Vamp, nll
+from gen_latent.vae import TopDown
 
 
 def generator(seed=0):
@@ -75,6 +76,26 @@ def _forward(flow, z):
         log_scale, shift = flow._affine(i, z)
         z = z * log_scale.exp() + shift
     return z
+
+
+def chain():
+    """A hierarchy's prior."""
+    seen = torch.nn.Identity()
+    return TopDown([Level(1, seen, seen, MLP(1, 8, 2)), Level(1, seen, seen)])
+
+
+@pytest.mark.parametrize("make", [PRIORS["flow"], vamp, chain], ids=["flow", "vamp", "chain"])
+def test_under_autocast_densities_are_computed_in_single_precision(make):
+    """Networks may answer in 16 bits: of answers that have no more, the densities are those without autocast."""
+    prior, z = perturbed(make).float(), torch.randn(50, 2, generator=generator())
+    networks = [prior, prior._encoder[0].float()] if isinstance(prior, Vamp) else [prior]
+    for layer in [m for network in networks for m in network.modules() if isinstance(m, torch.nn.Linear)]:
+        torch.nn.init.zeros_(layer.weight)
+        layer.bias.data = layer.bias.data.bfloat16().float()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found, drawn = prior.log_prob(z), prior.sample(50, generator())
+    torch.testing.assert_close(found, prior.log_prob(z), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(drawn, prior.sample(50, generator()), rtol=1e-6, atol=1e-6)
 
 
 def test_a_vamp_prior_of_the_data_is_their_aggregate_posterior():

@@ -159,6 +159,8 @@ def test_options_that_would_do_nothing_are_refused():
         VAETask(model(prior=Mixture(2, 3)), free_bits=0.5)
     with pytest.raises(ValueError, match="needs samples"):
         VAETask(model(), "tc")
+    with pytest.raises(ValueError, match="samples=48 is of the tc objective"):
+        VAETask(model(), samples=48)
     with pytest.raises(ValueError, match="got k=0"):
         VAETask(model(), k=0)
     with pytest.raises(ValueError, match="a hierarchy is trained by the elbo or iwae objective, got dreg"):

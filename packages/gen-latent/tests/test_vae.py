@@ -1,4 +1,5 @@
 from copy import deepcopy
+from functools import partial
 from math import log, pi
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gen_latent import (
     MLP,
     VAE,
     Bernoulli,
+    Categorical,
     ConvDecoder,
     ConvEncoder,
     Gaussian,
@@ -292,6 +294,35 @@ def test_a_conditional_model_follows_its_labels_sample_by_sample():
     assert vae.reconstruct(x, label=label).shape == (5, 64)
 
 
+def test_a_conditional_hierarchy_infers_and_decodes_by_the_label():
+    """Sample by sample; the posteriors see the label too, not the decoder alone."""
+    seed_all(0)
+    level = lambda d, up, seen, prior=None: Level(d, up, MLP(seen, 8, 2 * d, classes=3), prior)
+    levels = [level(3, MLP(6, 8), 8 + 2, MLP(2, 6)), level(2, MLP(8, 5), 5)]
+    vae = HierarchicalVAE(levels, MLP(3, 8, 6, classes=3), likelihood=Gaussian(0.5)).double()
+    x, label, noise = randn(4, 6), torch.tensor([0, 2, 1, 2]), randn(4, 4, 5, seed=1)
+    whole = vae.log_weights(x, 4, noise=noise, label=label)
+    for i in range(4):
+        alone = vae.log_weights(x[i : i + 1], 4, noise=noise[:, i : i + 1], label=label[i : i + 1])
+        torch.testing.assert_close(alone, whole[:, i : i + 1])
+    assert (vae.encode(x, label=label).mean != vae.encode(x, label=(label + 1) % 3).mean).any(1).all()
+    with pytest.raises(ValueError, match="3 classes and needs a label"):
+        vae.infer(x)
+
+
+def test_likelihoods_with_options_are_checked_too():
+    vae = VAE(MLP(4, 4), MLP(2, (20, 1)), latents=2, likelihood=partial(Categorical, levels=5))
+    vae.check(torch.tensor([[-1.0, -0.5, 0.0, 1.0]]))
+    with pytest.raises(ValueError, match="5 levels from -1 to 1"):
+        vae.check(torch.tensor([[0.1, 0.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4), (2, 3, 1)])
+def test_noise_that_is_not_k_draws_of_each_sample_is_refused(shape):
+    with pytest.raises(ValueError, match=r"noise for k=2 draws of 3 samples has shape \(2, 3, 4\), got "):
+        VAE(MLP(6, 8), MLP(4, 6), latents=4).log_weights(torch.zeros(3, 6), 2, noise=torch.zeros(shape))
+
+
 def test_what_cannot_work_is_said_in_one_sentence():
     with pytest.raises(ValueError, match="at least one dimension, got latents=0"):
         VAE(MLP(4, 8, 2), MLP(1, 4), latents=0)
@@ -319,8 +350,11 @@ def test_the_convolutional_networks_fit_together_and_see_each_picture_alone():
     assert ConvEncoder(3, 16, 5, 8, spatial=1)(x).shape == (3, 5, 8, 8)
     with pytest.raises(ValueError, match="24 pixels cannot be halved"):
         ConvEncoder(3, 24, 5)
-    with pytest.raises(ValueError, match="18 pixels cannot be halved 2 times"):
-        ConvEncoder(3, 18, 5, spatial=2)
+    for make in (ConvEncoder, ConvDecoder):
+        with pytest.raises(ValueError, match="18 pixels cannot be halved 2 times"):
+            make(3, 18, 5, spatial=2)
+        with pytest.raises(ValueError, match="classes=10 are for networks of vectors"):
+            make(3, 16, 5, spatial=2, classes=10)
 
 
 def test_a_copy_is_a_model_of_its_own():

@@ -12,21 +12,11 @@ from gen_latent.anomaly import likelihood_score, manifold_score, neighbour_score
 from gen_latent.augment import Augment
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder, corrupt, inpaint, layerwise
 from gen_latent.bounds import KL, active_units, beta_elbo, dreg, effective_sample_size, elbo, iwae, kl_terms, nll
-from gen_latent.distributions import (
-    Bernoulli,
-    Categorical,
-    Distribution,
-    Gaussian,
-    ItakuraSaito,
-    LogisticMixture,
-    Normal,
-    diag_gaussian,
-    kl,
-)
+from gen_latent.discrete import Categorical, LogisticMixture
+from gen_latent.distributions import Bernoulli, Distribution, Gaussian, ItakuraSaito, Normal, diag_gaussian, kl
 from gen_latent.first_stage import FirstStageTask, KLAutoEncoder, PatchDiscriminator
 from gen_latent.gan import (
     GANLoss,
-    GANTask,
     gradient_penalty,
     hinge,
     least_squares,
@@ -38,11 +28,14 @@ from gen_latent.gan import (
     wasserstein,
 )
 from gen_latent.gan_nets import DCDiscriminator, DCGenerator, ResidualDiscriminator, ResidualGenerator
+from gen_latent.gan_task import GANTask
 from gen_latent.graph import Apply, Concat, Graph
+from gen_latent.latents import largest_jump, lerp, slerp, traverse
+from gen_latent.modes import Modes, count_modes, good_share, nearest_mode, too_narrow
 from gen_latent.nets import MLP, ConvDecoder, ConvEncoder
 from gen_latent.priors import Flow, Mixture, Standard, Vamp
 from gen_latent.quantize import FSQ, Quantized, Residual, VectorQuantizer, perplexity
-from gen_latent.task import AutoEncoderTask, VAETask
+from gen_latent.task import AutoEncoderTask, VAETask, frozen
 from gen_latent.vae import VAE, HierarchicalVAE, Level
 
 __all__ = [
@@ -74,6 +67,7 @@ __all__ = [
     "Level",
     "LogisticMixture",
     "Mixture",
+    "Modes",
     "Normal",
     "PatchDiscriminator",
     "Quantized",
@@ -88,21 +82,27 @@ __all__ = [
     "active_units",
     "beta_elbo",
     "corrupt",
+    "count_modes",
     "diag_gaussian",
     "dreg",
     "effective_sample_size",
     "elbo",
+    "frozen",
+    "good_share",
     "gradient_penalty",
     "hinge",
     "inpaint",
     "iwae",
     "kl",
     "kl_terms",
+    "largest_jump",
     "layerwise",
     "least_squares",
+    "lerp",
     "likelihood_score",
     "manifold_score",
     "minimax",
+    "nearest_mode",
     "neighbour_score",
     "nll",
     "non_saturating",
@@ -110,7 +110,10 @@ __all__ = [
     "perplexity",
     "reconstruction_score",
     "relativistic",
+    "slerp",
     "squared_gradient",
     "threshold",
+    "too_narrow",
+    "traverse",
     "wasserstein",
 ]

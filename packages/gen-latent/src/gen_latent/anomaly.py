@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gen_latent.bounds import nll
+from gen_latent.bounds import LatentModel, nll
 
 
 @torch.no_grad()
@@ -32,10 +32,10 @@ def manifold_score(
 
 
 def likelihood_score(
-    model: Any, x: Float[Tensor, "b ..."], k: int = 100, *, generator: Generator | None = None
+    model: LatentModel, x: Float[Tensor, "b ..."], k: int = 100, *, generator: Generator | None = None, **cond: Any
 ) -> Float[Tensor, "b"]:
     """-ln p(x) by `k` importance samples, in nats ([An15] with a bound in place of the reconstruction alone)."""
-    return nll(model, x, k, generator=generator)
+    return nll(model, x, k, generator=generator, **cond)
 
 
 def neighbour_score(bank: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], k: int = 5) -> Float[Tensor, "b"]:

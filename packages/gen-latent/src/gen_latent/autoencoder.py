@@ -1,6 +1,6 @@
 """Auto-encoders, which know the scale of their own latents; what they are trained on; how corruption is made.
 
-    ae = AutoEncoder(ConvEncoder(3, 32, 64), ConvDecoder(3, 32, 64))
+    ae = AutoEncoder(ConvEncoder(3, 32, 64), ConvDecoder(3, 32, 64), latents=64)
     ae.fit_scale(pictures)                     # after training: mean and deviation of the latents, saved with weights
     z = ae.encode(x)                           # of mean 0 and unit deviation
     x = ae.decode(z)                           # undoes the same scale: nobody has a factor to forget
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from gen_core.task import evaluating
-from gen_latent.distributions import randn
+from gen_latent.distributions import randn, wide
 from gen_latent.quantize import Quantized
 
 
@@ -45,11 +45,11 @@ class AutoEncoder(nn.Module):
 
     def features(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d ..."]:
         """What the encoder answers."""
-        return self.encoder(x).to(x.dtype)  # under autocast a network answers in 16 bits
+        return wide(self.encoder(x))
 
     def restore(self, z: Float[Tensor, "b d ..."]) -> Float[Tensor, "b ..."]:
         """What the decoder makes of it."""
-        return self.decoder(z).to(z.dtype)
+        return wide(self.decoder(z))
 
     def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """The reconstruction."""
@@ -74,7 +74,7 @@ class AutoEncoder(nn.Module):
         n, first, second = 0, torch.zeros(self.latents).double(), torch.zeros(self.latents).double()
         with evaluating(self):
             for x in (batches,) if isinstance(batches, Tensor) else batches:
-                z = self.features(x).double().cpu().movedim(1, 0).flatten(1)
+                z = self.features(x).cpu().double().movedim(1, 0).flatten(1)
                 n, first, second = n + z.shape[1], first + z.sum(1), second + z.square().sum(1)
         if n < 2:
             raise ValueError(f"the scale of latents is measured on at least 2 samples, got {n}")
@@ -108,12 +108,12 @@ class QuantizedAutoEncoder(AutoEncoder):
 
     def features(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d ..."]:
         """The quantised map."""
-        z = self.encoder(x).to(x.dtype)
+        z = wide(self.encoder(x))
         return rearrange(self.quantize(z).z, "b n d -> b d n").reshape(z.shape)
 
     def parts(self, x: Float[Tensor, "b ..."]) -> tuple[Float[Tensor, "b ..."], Quantized]:
         """The reconstruction and the codes that it is made from."""
-        z = self.encoder(x).to(x.dtype)
+        z = wide(self.encoder(x))
         codes = self.quantize(z)
         return self.restore(rearrange(codes.z, "b n d -> b d n").reshape(z.shape)), codes
 

@@ -6,11 +6,10 @@ the data: the class `Bernoulli` itself, a module with a parameter of its own (`G
 
     VAE(encoder, decoder, likelihood=Bernoulli)                         # binary data
     VAE(encoder, decoder, likelihood=Gaussian(sigma=0.1))               # real data, sigma learned
-    VAE(encoder, decoder, likelihood=partial(LogisticMixture, levels=17))   # grey levels of the digits
+    VAE(encoder, decoder, likelihood=partial(LogisticMixture, levels=17))   # grey levels: see `discrete`
 
 [Kingma14] Auto-encoding variational Bayes, arXiv:1312.6114.
 [Rybkin21] Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
-[Salimans17] PixelCNN++, arXiv:1701.05517.
 [Fevotte09] Nonnegative matrix factorization with the Itakura-Saito divergence, Neural Computation 21(3).
 """
 
@@ -20,8 +19,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
@@ -46,6 +44,24 @@ def rand(shape: torch.Size | tuple[int, ...], like: Tensor, generator: Generator
     return torch.rand(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
+def wide(x: Tensor) -> Tensor:
+    """In at least single precision: a network under autocast answers in 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def same_shape(x: torch.Size | tuple[int, ...], mean: torch.Size | tuple[int, ...]) -> None:
+    """Refuse samples that would broadcast against a distribution of another shape.
+
+    Raises:
+        ValueError: with both shapes, unless they are equal.
+    """
+    if tuple(x) != tuple(mean):
+        raise ValueError(
+            f"samples have shape {tuple(x)} but the distribution {tuple(mean)}; give the network the shape of the "
+            "data as its output"
+        )
+
+
 @dataclass(frozen=True)
 class Normal:
     """Independent normal coordinates of the given mean and standard deviation."""
@@ -66,11 +82,7 @@ class Normal:
         Raises:
             ValueError: when a sample of `x` has another shape than the mean's, which would broadcast.
         """
-        if x.shape[x.ndim - self.mean.ndim + 1 :] != self.mean.shape[1:]:
-            raise ValueError(
-                f"samples have shape {tuple(x.shape[x.ndim - self.mean.ndim + 1 :])} but the mean "
-                f"{tuple(self.mean.shape[1:])}; give the network the shape of the data as its output"
-            )
+        same_shape(x.shape[x.ndim - self.mean.ndim + 1 :], self.mean.shape[1:])
         each = -0.5 * (((x - self.mean) / self.std) ** 2 + LOG_2PI) - self.std.log()
         return each.flatten(x.ndim - self.mean.ndim + 1).sum(-1)
 
@@ -105,6 +117,7 @@ class Bernoulli:
         return self.logits.sigmoid()
 
     def log_prob(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b"]:
+        same_shape(x.shape[1:], self.logits.shape[1:])
         return -F.binary_cross_entropy_with_logits(self.logits, x, reduction="none").flatten(1).sum(1)
 
     def sample(self, generator: Generator | None = None) -> Float[Tensor, "b *shape"]:
@@ -161,90 +174,6 @@ class Gaussian(nn.Module):
 
 
 @dataclass(frozen=True)
-class Categorical:
-    """Each coordinate one of `levels` values evenly spaced from `low` to `high`.
-
-    Args:
-        logits: the decoder's output, "b (levels c) ..." for data "b c ...".
-    """
-
-    logits: Float[Tensor, "b levels_c *shape"]
-    levels: int
-    low: float = -1.0
-    high: float = 1.0
-
-    def _each(self) -> Float[Tensor, "b levels c *shape"]:
-        return rearrange(self.logits, "b (levels c) ... -> b levels c ...", levels=self.levels)
-
-    @property
-    def mean(self) -> Float[Tensor, "b c *shape"]:
-        values = torch.linspace(self.low, self.high, self.levels).to(self.logits)
-        return (self._each().softmax(1) * values.reshape(-1, *[1] * (self.logits.ndim - 1))).sum(1)
-
-    def log_prob(self, x: Float[Tensor, "b c *shape"]) -> Float[Tensor, "b"]:
-        each = self._each().log_softmax(1)
-        return each.gather(1, level(x, self.levels, self.low, self.high)[:, None]).flatten(1).sum(1)
-
-    def sample(self, generator: Generator | None = None) -> Float[Tensor, "b c *shape"]:
-        each = self._each()
-        gumbel = -(-rand(each.shape, each, generator).clamp_min(1e-20).log()).log()
-        return self.low + (each + gumbel).argmax(1) * (self.high - self.low) / (self.levels - 1)
-
-
-def level(x: Float[Tensor, "*shape"], levels: int, low: float = -1.0, high: float = 1.0) -> Int[Tensor, "*shape"]:
-    """Which of the evenly spaced values each is, the nearest one."""
-    return ((x - low) / (high - low) * (levels - 1)).round().long().clamp(0, levels - 1)
-
-
-@dataclass(frozen=True)
-class LogisticMixture:
-    """Each coordinate a mixture of logistic distributions, rounded to `levels` values from `low` to `high`.
-
-    The probabilities of the values add up to 1: the end bins reach to infinity ([Salimans17] section 2.1, without the
-    dependence between channels).
-
-    Args:
-        params: the decoder's output, "b (three m c) ...": log-weights, means and log-scales of m components.
-    """
-
-    params: Float[Tensor, "b params *shape"]
-    levels: int = 256
-    components: int = 5
-    low: float = -1.0
-    high: float = 1.0
-
-    def _each(self) -> tuple[Tensor, Tensor, Tensor]:
-        split = "b (three m c) ... -> three b m c ..."
-        weight, mean, log_scale = rearrange(self.params, split, three=3, m=self.components)
-        return weight.log_softmax(1), mean, log_scale.clamp_min(-7.0)
-
-    @property
-    def mean(self) -> Float[Tensor, "b c *shape"]:
-        weight, mean, _ = self._each()
-        return (weight.exp() * mean).sum(1).clamp(self.low, self.high)
-
-    def log_prob(self, x: Float[Tensor, "b c *shape"]) -> Float[Tensor, "b"]:
-        weight, mean, log_scale = self._each()
-        half = (self.high - self.low) / (self.levels - 1) / 2
-        centred, scale = x[:, None] - mean, log_scale.exp()
-        upper, lower = (centred + half) / scale, (centred - half) / scale
-        bottom, top = (x < self.low + half)[:, None], (x > self.high - half)[:, None]
-        # ln(sigmoid(upper) - sigmoid(lower)) = ln sigmoid(upper) + ln sigmoid(-lower) + ln(1 - e^(lower - upper))
-        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
-        each = torch.where(bottom, F.logsigmoid(upper), torch.where(top, F.logsigmoid(-lower), inside))
-        return (weight + each).logsumexp(1).flatten(1).sum(1)
-
-    def sample(self, generator: Generator | None = None) -> Float[Tensor, "b c *shape"]:
-        weight, mean, log_scale = self._each()
-        gumbel = -(-rand(weight.shape, weight, generator).clamp_min(1e-20).log()).log()
-        chosen = (weight + gumbel).argmax(1, keepdim=True)
-        u = rand(chosen.shape, weight, generator).clamp(1e-6, 1 - 1e-6)
-        x = (mean.gather(1, chosen) + log_scale.gather(1, chosen).exp() * u.logit())[:, 0]
-        step = (self.high - self.low) / (self.levels - 1)
-        return self.low + level(x, self.levels, self.low, self.high) * step
-
-
-@dataclass(frozen=True)
 class ItakuraSaito:
     """Power spectra: exponential about exp(log_power), as |s|^2 of a complex Gaussian s is ([Fevotte09] section 2)."""
 
@@ -256,7 +185,20 @@ class ItakuraSaito:
 
     def log_prob(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b"]:
         """Of the power `x`; minus the Itakura-Saito divergence but for a function of x alone."""
+        same_shape(x.shape[1:], self.log_power.shape[1:])
         return -(self.log_power + x * (-self.log_power).exp()).flatten(1).sum(1)
 
     def sample(self, generator: Generator | None = None) -> Float[Tensor, "b *shape"]:
         return -rand(self.log_power.shape, self.log_power, generator).neg().log1p() * self.mean
+
+    @staticmethod
+    def check(x: Tensor) -> None:
+        """Refuse data that are no powers.
+
+        Raises:
+            ValueError: for a negative value.
+        """
+        if (x < 0).any():
+            raise ValueError(
+                f"an Itakura-Saito likelihood is of powers, got {x.min():.3g}; give it |s|^2, never below 0"
+            )

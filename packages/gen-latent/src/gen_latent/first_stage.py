@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gen_core.task import Task, evaluating
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
-from gen_latent.distributions import Normal
+from gen_latent.distributions import Normal, wide
 from gen_latent.gan import hinge
 
 
@@ -41,7 +41,7 @@ class KLAutoEncoder(AutoEncoder):
 
     def posterior(self, x: Float[Tensor, "b ..."]) -> Normal:
         """q(z | x), its standard deviation within e^-15 and e^10."""
-        parameters = self.encoder(x).to(x.dtype)
+        parameters = wide(self.encoder(x))
         if parameters.shape[1] != 2 * self.latents:
             raise ValueError(
                 f"the encoder gave {parameters.shape[1]} channels for latents={self.latents}; it has to give twice as "
@@ -123,7 +123,7 @@ class FirstStageTask(Task):
         if kl < 0 or weight < 0 or start < 0:
             raise ValueError(f"kl, weight and start cannot be negative, got {kl}, {weight} and {start}")
         self.model, self.discriminator, self.kl, self.start, self.weight = model, discriminator, kl, start, weight
-        self.lr, self.d_lr, self.betas = lr, d_lr or lr, betas
+        self.lr, self.d_lr, self.betas = lr, lr if d_lr is None else d_lr, betas
         self._feature = [feature]  # in a list, so that a network is no part of this one's weights
         matrices = [p for p in model.decoder.parameters() if p.ndim >= 2] if last is None else [last]
         if not matrices:
@@ -135,8 +135,8 @@ class FirstStageTask(Task):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
-            "ae": torch.optim.Adam(self.model.parameters(), lr=self.lr, betas=self.betas),
-            "d": torch.optim.Adam(self.discriminator.parameters(), lr=self.d_lr, betas=self.betas),
+            "ae": torch.optim.Adam(self.model.parameters(), lr=self.lr, betas=self.betas, fused=True),
+            "d": torch.optim.Adam(self.discriminator.parameters(), lr=self.d_lr, betas=self.betas, fused=True),
         }
 
     def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
@@ -211,7 +211,7 @@ class FirstStageTask(Task):
                 f"the discriminator gave logits of shape {tuple(logits.shape)} for {len(x)} samples; the first "
                 "dimension has to be theirs"
             )
-        return logits.flatten().to(x.dtype)
+        return wide(logits.flatten())
 
     @torch.no_grad()
     def _shape(self, x: Tensor) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 def lerp(a: Float[Tensor, "b d"], b: Float[Tensor, "b d"], t: Float[Tensor, "k"]) -> Float[Tensor, "k b d"]:
     """(1 - t) a + t b. Half-way between normal draws the norm is 1 / sqrt 2 of theirs: where no model was trained."""
-    return torch.lerp(a, b, t[:, None, None])
+    return torch.lerp(a, b, t.to(a)[:, None, None])
 
 
 def slerp(a: Float[Tensor, "b d"], b: Float[Tensor, "b d"], t: Float[Tensor, "k"]) -> Float[Tensor, "k b d"]:
@@ -32,7 +32,7 @@ def slerp(a: Float[Tensor, "b d"], b: Float[Tensor, "b d"], t: Float[Tensor, "k"
     angle = 2 * torch.atan2((u - v).norm(dim=1, keepdim=True), (u + v).norm(dim=1, keepdim=True))
     if (angle > torch.pi - 1e-3).any():
         raise ValueError("slerp has no shortest way between opposite directions; use lerp, or go by a third code")
-    at = t[:, None, None]
+    at = t.to(a)[:, None, None]
     # sinc keeps the ratio of sines finite where both codes point the same way
     bow = lambda share: share * torch.sinc(share * angle / torch.pi) / torch.sinc(angle / torch.pi)
     return (bow(1 - at) * u + bow(at) * v) * torch.lerp(size_a, size_b, at)

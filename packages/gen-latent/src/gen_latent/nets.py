@@ -31,6 +31,14 @@ def halvings(size: int, smallest: int = 4) -> int:
     return times
 
 
+def _halvings_of_map(size: int, spatial: int, classes: int) -> int:
+    if size % 2**spatial:
+        raise ValueError(f"pictures of {size} pixels cannot be halved {spatial} times; use fewer")
+    if classes:
+        raise ValueError(f"classes={classes} are for networks of vectors, not of maps; leave out spatial={spatial}")
+    return spatial
+
+
 class MLP(nn.Sequential):
     """Linear layers with an activation between them, over whatever follows the first dimension.
 
@@ -92,9 +100,7 @@ class ConvEncoder(nn.Module):
         self, channels: int, size: int, out: int, width: int = 32, *, spatial: int | None = None, classes: int = 0
     ):
         super().__init__()
-        times = halvings(size) if spatial is None else spatial
-        if spatial is not None and size % 2**spatial:
-            raise ValueError(f"pictures of {size} pixels cannot be halved {spatial} times; use fewer")
+        times = halvings(size) if spatial is None else _halvings_of_map(size, spatial, classes)
         c = [width * min(2**i, 8) for i in range(times + 1)]
         layers: list[nn.Module] = [nn.Conv2d(channels, c[0], 3, padding=1)]
         for a, b in pairwise(c):
@@ -116,7 +122,7 @@ class ConvDecoder(nn.Module):
         self, channels: int, size: int, latents: int, width: int = 32, *, spatial: int | None = None, classes: int = 0
     ):
         super().__init__()
-        times = halvings(size) if spatial is None else spatial
+        times = halvings(size) if spatial is None else _halvings_of_map(size, spatial, classes)
         c = [width * min(2**i, 8) for i in range(times + 1)]
         self.stem = nn.Linear(latents + classes, 16 * c[-1]) if spatial is None else nn.Conv2d(latents, c[-1], 1)
         layers: list[nn.Module] = []

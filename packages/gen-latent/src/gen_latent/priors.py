@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_latent.distributions import LOG_2PI, Normal, diag_gaussian, randn
+from gen_latent.distributions import LOG_2PI, Normal, diag_gaussian, randn, wide
 
 
 @runtime_checkable
@@ -103,7 +103,7 @@ class Vamp(Mixture):
         self.logits = nn.Parameter(torch.zeros(len(inputs)))
 
     def components(self) -> Normal:
-        return self.posterior(self._encoder[0](self.inputs).to(self.inputs.dtype))
+        return self.posterior(wide(self._encoder[0](self.inputs)))
 
 
 class Flow(nn.Module):
@@ -131,7 +131,7 @@ class Flow(nn.Module):
     def _affine(self, i: int, z: Tensor) -> tuple[Tensor, Tensor]:
         """(log scale, shift) of layer i, zero for the half that they are computed from."""
         fixed = self.mask if i % 2 else ~self.mask
-        log_scale, shift = self.nets[i](z * fixed).chunk(2, -1)
+        log_scale, shift = wide(self.nets[i](z * fixed)).chunk(2, -1)
         return log_scale.tanh() * ~fixed, shift * ~fixed
 
     def log_prob(self, z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:

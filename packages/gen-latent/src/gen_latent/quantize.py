@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from gen_latent.distributions import wide
+
 
 class Quantized(NamedTuple):
     """The quantised vectors, which codes they are, and what the commitment costs each sample."""
@@ -34,11 +36,6 @@ class Quantized(NamedTuple):
     loss: Float[Tensor, "b"]
 
 
-def _wide(x: Tensor) -> Tensor:
-    """In at least single precision: a network under autocast answers in bf16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tensor, "..."]:
     """Index of the code at the least Euclidean distance; in at least single precision, ties to the first.
 
@@ -46,7 +43,7 @@ def nearest(z: Float[Tensor, "... d"], codes: Float[Tensor, "k d"]) -> Int[Tenso
     cancel.
     """
     with torch.autocast(z.device.type, enabled=False):
-        dtype = torch.promote_types(_wide(z).dtype, codes.dtype)
+        dtype = torch.promote_types(wide(z).dtype, codes.dtype)
         z, codes = z.detach().to(dtype), codes.detach().to(dtype)
         middle = codes.mean(0)
         centred = codes - middle
@@ -130,7 +127,7 @@ class VectorQuantizer(nn.Module):
             raise ValueError(
                 f"the codes have {self.table.shape[1]} dimensions but the vectors {z.shape[-1]}; use as many"
             )
-        z = _wide(z)
+        z = wide(z)
         index = nearest(z, self.table)
         q = F.embedding(index, self.table)
         loss = self.beta * (z - q.detach()).square().flatten(1).mean(1)
@@ -243,7 +240,7 @@ class FSQ(nn.Module):
             raise ValueError(
                 f"{len(self.levels)} levels were given for vectors of {z.shape[-1]} dimensions; give one each"
             )
-        bounded = self.bound(_wide(z))
+        bounded = self.bound(wide(z))
         rounded = straight_through(bounded, bounded.round())
         q = rounded / (self.count // 2)
         return Quantized(q, self.index(q.detach()), q.new_zeros(len(z)))
@@ -278,7 +275,7 @@ class Residual(nn.Module):
         self.quantizers, self.cross = nn.ModuleList(quantizers), _crossing(gradient)
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
-        z = _wide(z)
+        z = wide(z)
         rest, total, indices, loss = z, torch.zeros_like(z), [], z.new_zeros(len(z))
         for quantizer in self.quantizers:
             q, index, cost = quantizer(rest)

@@ -1,4 +1,4 @@
-"""Training latent-variable models and auto-encoders under gen-core's Trainer; the game of a GAN is in `gan`.
+"""Training latent-variable models and auto-encoders under gen-core's Trainer; the game of a GAN is in `gan_task`.
 
 What is random in a step is drawn for the global batch and handed to the loss, so that neither the micro-batch nor the
 number of processes changes an update.
@@ -58,6 +58,8 @@ class VAETask(Task):
             raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
         if objective == "tc" and samples < 2:
             raise ValueError(f"the total correlation needs samples, the size of the training data, got {samples}")
+        if objective != "tc" and samples:
+            raise ValueError(f"samples={samples} is of the tc objective; leave it at 0 for {objective}")
         if objective in ("iwae", "dreg") and (callable(beta) or beta != 1):
             raise ValueError(f"beta weighs a KL, which {objective} does not have; use the elbo or tc objective")
         if free_bits and not (objective == "elbo" and model.analytic):

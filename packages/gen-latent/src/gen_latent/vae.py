@@ -13,13 +13,14 @@ q to the true posterior. Maximising the bound brings the last two down together.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl, randn
+from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl, randn, wide
 from gen_latent.priors import Prior, Standard
 
 
@@ -57,14 +58,14 @@ class VAE(nn.Module):
 
     def encode(self, x: Float[Tensor, "b ..."], **cond: Any) -> Normal:
         """q(z | x)."""
-        q = self.posterior(self.encoder(x, **cond).to(x.dtype))  # under autocast a network answers in 16 bits
+        q = self.posterior(wide(self.encoder(x, **cond)))
         if q.mean.shape[1:] != (self.latents,):
             raise ValueError(f"the encoder answers for latents {tuple(q.mean.shape[1:])}, built for {self.latents}")
         return q
 
     def decode(self, z: Float[Tensor, "b d"], **cond: Any) -> Any:
         """p(x | z)."""
-        return self.likelihood(self.decoder(z, **cond).to(z.dtype))
+        return self.likelihood(wide(self.decoder(z, **cond)))
 
     def infer(
         self,
@@ -100,7 +101,7 @@ class VAE(nn.Module):
                 is biased; use `dreg`.
 
         Raises:
-            ValueError: unless `k` is at least 1.
+            ValueError: unless `k` is at least 1, and `noise` of `k` draws.
         """
         z, log_q = self.infer(x, k, noise=noise, generator=generator, stop=stop, **cond)
         return self.log_joint(x, z, **cond) - log_q
@@ -112,7 +113,7 @@ class VAE(nn.Module):
     def log_likelihood(self, x: Float[Tensor, "b ..."], z: Float[Tensor, "k b d"], **cond: Any) -> Float[Tensor, "k b"]:
         """ln p(x | z)."""
         k = len(z)
-        again = lambda t: t.expand(k, *t.shape).flatten(0, 1)  # draw by draw: row i of each belongs to sample i
+        again = partial(_repeat, k=k)
         p = self.decode(z.flatten(0, 1), **{name: again(value) for name, value in cond.items()})
         log_p = p.log_prob(again(x))
         if log_p.shape != (k * len(x),):
@@ -124,8 +125,10 @@ class VAE(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Refuse data that the likelihood is no density of, such as grey levels under `Bernoulli`."""
-        if check := getattr(self.likelihood, "check", None):
-            check(x)
+        make: Any = self.likelihood
+        make, options = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
+        if check := getattr(make, "check", None):
+            check(x, **options)
 
     @property
     def analytic(self) -> bool:
@@ -153,9 +156,18 @@ class VAE(nn.Module):
         return self.decode(self.encode(x, **cond).mean, **cond).mean
 
 
+def _repeat(x: Tensor, k: int) -> Tensor:
+    """Draw by draw: row i of each of the `k` belongs to sample i."""
+    return x.expand(k, *x.shape).flatten(0, 1)
+
+
 def _draws(noise: Tensor | None, k: int, like: Tensor, generator: Generator | None) -> Float[Tensor, "k b d"]:
     if k < 1:
         raise ValueError(f"a bound needs at least one draw of the latents, got k={k}")
+    if noise is not None and noise.shape != (k, *like.shape):
+        raise ValueError(
+            f"noise for k={k} draws of {len(like)} samples has shape {(k, *like.shape)}, got {tuple(noise.shape)}"
+        )
     return randn((k, *like.shape), like, generator) if noise is None else noise
 
 
@@ -165,13 +177,18 @@ class Level(nn.Module):
     Args:
         latents: number of dimensions.
         up: what the level below saw -> what this one sees.
-        posterior: what this one sees, beside the latents above it (none at the top) -> 2 `latents` numbers.
+        posterior: `(what this one sees, beside the latents above it (none at the top), **cond)` -> 2 `latents` numbers.
         prior: the latents above -> 2 `latents` numbers; None at the top.
     """
 
     def __init__(self, latents: int, up: nn.Module, posterior: nn.Module, prior: nn.Module | None = None):
         super().__init__()
         self.latents, self.up, self.posterior, self.prior = latents, up, posterior, prior
+
+    def given(self, above: Float[Tensor, "b d"]) -> Normal:
+        """p(z_l | z_{l+1})."""
+        assert self.prior is not None, "the top level has no prior of its own"
+        return diag_gaussian(wide(self.prior(above)))
 
 
 class TopDown(nn.Module):
@@ -187,14 +204,14 @@ class TopDown(nn.Module):
         above, *rest = z.flatten(0, -2).split(self.sizes, -1)
         log_p = self.top.log_prob(above)
         for level, z_l in zip(list(self.levels)[1:], rest, strict=True):
-            log_p = log_p + diag_gaussian(cast(Level, level).prior(above)).log_prob(z_l)  # type: ignore[misc]
+            log_p = log_p + cast(Level, level).given(above).log_prob(z_l)
             above = z_l
         return log_p.reshape(z.shape[:-1])
 
     def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n d"]:
         z = [self.top.sample(n, generator)]
         for level in list(self.levels)[1:]:
-            z.append(diag_gaussian(cast(Level, level).prior(z[-1])).sample(generator))  # type: ignore[misc]
+            z.append(cast(Level, level).given(z[-1]).sample(generator))
         return torch.cat(z, 1)
 
 
@@ -220,7 +237,7 @@ class HierarchicalVAE(VAE):
 
     def encode(self, x: Float[Tensor, "b ..."], **cond: Any) -> Normal:
         """The posterior of each level at the means of those above it; no joint posterior: for bounds, `log_weights`."""
-        q = self._descend(x, x.new_zeros(1, len(x), self.latents))
+        q = self._descend(x, x.new_zeros(1, len(x), self.latents), cond)
         return Normal(torch.cat([level.mean for level in q], 1), torch.cat([level.std for level in q], 1))
 
     def infer(
@@ -235,7 +252,7 @@ class HierarchicalVAE(VAE):
     ) -> tuple[Float[Tensor, "k b d"], Float[Tensor, "k b"]]:
         """As for `VAE`, from the top down."""
         noise = _draws(noise, k, x.new_empty(len(x), self.latents), generator)
-        q = self._descend(x, noise)
+        q = self._descend(x, noise, cond)
         z = [level.at(e) for level, e in zip(q, self._split(noise), strict=True)]
         log_q: Any = sum((level.detach() if stop else level).log_prob(z_l) for level, z_l in zip(q, z, strict=True))
         return torch.cat(z, 1).unflatten(0, (len(noise), -1)), log_q.unflatten(0, (len(noise), -1))
@@ -244,15 +261,17 @@ class HierarchicalVAE(VAE):
         """Of each level, draw by draw."""
         return noise.flatten(0, 1).split(cast(TopDown, self.prior).sizes, 1)
 
-    def _descend(self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "k b d"]) -> list[Normal]:
+    def _descend(self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "k b d"], cond: dict[str, Any]) -> list[Normal]:
         """q(z_l | x, z_{l+1}) of each level from the top, at draws made of `noise`, in rows "(k b)"."""
         levels, seen, h = [cast(Level, level) for level in cast(TopDown, self.prior).levels], [], x
+        again = partial(_repeat, k=len(noise))
         for level in reversed(levels):
             h = level.up(h)
-            seen.insert(0, h.expand(len(noise), *h.shape).flatten(0, 1))
+            seen.insert(0, again(h))
+        named = {name: again(value) for name, value in cond.items()}
         q: list[Normal] = []
         z: list[Tensor] = []
         for level, h, e in zip(levels, seen, self._split(noise), strict=True):
-            q.append(diag_gaussian(level.posterior(torch.cat([h, *z[-1:]], 1)).to(x.dtype)))
+            q.append(diag_gaussian(wide(level.posterior(torch.cat([h, *z[-1:]], 1), **named))))
             z.append(q[-1].at(e))
         return q
