@@ -81,8 +81,8 @@ def test_names_and_numbers_survive_a_round_trip(name, tmp_path):
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
     theirs = GOLDEN[name]["config"]
     assert config["architectures"] == theirs["architectures"] and config["model_type"] == theirs["model_type"]
-    again = load(tmp_path / "ours")
-    assert all(torch.equal(a, b) for a, b in zip(outputs(name, load(tmp_path / "theirs")), outputs(name, again)))
+    before, after = (outputs(name, load(tmp_path / where)) for where in ("theirs", "ours"))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -195,14 +195,14 @@ def test_copies_of_tied_weights(tmp_path):
         (
             "gpt2",
             {"n_inner": 100},
-            r"c_fc\.weight of .* is torch.float32 \(64, 256\), config.json asks for .* \(64, 100\)",
+            r"c_fc\.weight of .* is torch.float32 \(64, 256\), .* asks for floats \(64, 100\)",
         ),
         (LLAMA, {"quantization_config": {"bits": 4}}, "llama with quantization_config="),
         (LLAMA, {"hidden_act": "gelu"}, "llama with hidden_act='gelu' is not supported, only 'silu'"),
         (
             LLAMA,
             {"rope_parameters": {"rope_type": "longrope"}},
-            "rotary positions of type 'longrope' are not supported",
+            "rotary positions of type 'longrope' are not",
         ),
         (LLAMA, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "with partial_rotary_factor=0.5 are not"),
         (LLAMA, {"num_hidden_layers": 2}, r"has 16 \(model\.layers\.2"),
@@ -210,7 +210,7 @@ def test_copies_of_tied_weights(tmp_path):
         (
             "falcon, multi-query",
             {"alibi": True},
-            "alibi=True: ALiBi is not implemented; load one with rotary positions",
+            "alibi=True: ALiBi is not implemented; load one with",
         ),
         ("bert", {"position_embedding_type": "relative_key"}, "bert with position_embedding_type='relative_key'"),
         ("marian", {"normalize_before": True}, "marian with normalize_before=True is not supported, only False"),
