@@ -51,7 +51,8 @@ def placed(
     asked, kind = cast(Any, config), cast(Any, type(config))
     whole = lambda one: to_dict(identity(complete(one)))
     if asked.resume is None:
-        name = f"{command.split()[0]}-{slug(asked.data)}"
+        data = asked.data if isinstance(asked.data, str) else "-".join(Path(text).stem for text in asked.data)
+        name = f"{command.split()[0]}-{slug(data)}"
         return complete(config), asked.out or directory(name, whole(config), whole(kind(data=asked.data)))
     if asked.out is not None:
         raise ValueError(f"--resume goes on in {asked.resume}; drop --out {asked.out}")

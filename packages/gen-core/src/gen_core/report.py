@@ -44,6 +44,7 @@ def build(run: str | PathLike[str] | Run) -> Path:
     sections = {
         "Samples": _samples(run),
         "Pictures": _pictures(run),
+        "Texts": _texts(run),
         "Sample quality": _quality(_load(run, "quality.json")),
         "Curves": _curves(entries),
         "Energy": _table(_load(run, "energy.json")),
@@ -132,6 +133,12 @@ def _pictures(run: Run) -> str:
     """Whatever else was drawn, by name: a PNG's name is its caption."""
     found = sorted((run.path / "pictures").glob("*.png"))
     return _div("pictures", [_figure(path, path.stem, path.stem) for path in found]) if found else ""
+
+
+def _texts(run: Run) -> str:
+    """Whatever was written in words, by name."""
+    found = sorted((run.path / "texts").glob("*.txt"))
+    return "\n".join(f"<h3>{_text(p.stem)}</h3>\n<pre>{_text(p.read_text(encoding='utf-8'))}</pre>" for p in found)
 
 
 def _image(path: Path, step: int) -> str:
