@@ -65,7 +65,7 @@ class Beam:
         best, scores: those that ended, best first.
     """
 
-    def __init__(self, rows: int, n: int, width: int, penalty: float, eos: int | None, device: Any):
+    def __init__(self, rows: int, n: int, width: int, penalty: int | float, eos: int | None, device: Any):
         self.step, self.n, self.width, self.penalty, self.eos = 0, n, width, penalty, eos
         self.alive = torch.full((rows, 1, n), -1, device=device)
         self.sums = torch.zeros(rows, 1, device=device)

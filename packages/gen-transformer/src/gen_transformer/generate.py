@@ -105,8 +105,10 @@ def _ids_end(ids: Sequence[int]) -> Ends:
 
 
 def _text_ends(text: str, decode: Callable[[list[int]], str] | None) -> Ends:
-    if not text or decode is None:
-        raise ValueError(f"to stop at the string {text!r} it must not be empty, and decode= must turn ids into text")
+    if not text:
+        raise ValueError("a stop string is empty; it would end every text at once")
+    if decode is None:
+        raise ValueError(f"to stop at the string {text!r}, pass decode=, which turns ids into text")
     tail = len(text.encode()) + 1  # a token is a byte at least, and decoders may strip the first one's space
     return lambda row: text in decode(row[-tail:])
 
