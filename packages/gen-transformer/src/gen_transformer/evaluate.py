@@ -84,14 +84,14 @@ def score_each(
     batch_size: int = 8,
 ) -> list[Score]:
     """`score` of each text, which may have no token to predict."""
-    context = context or model.config.context
-    stride = stride or context
-    if not 1 <= stride <= context <= model.config.context:
-        raise ValueError(f"need 1 <= stride <= context <= {model.config.context}, got {stride} and {context}")
+    width = model.config.context if context is None else context
+    step = width if stride is None else stride
+    if not 1 <= step <= width <= model.config.context:
+        raise ValueError(f"need 1 <= stride <= context <= {model.config.context}, got {step} and {width}")
     texts, sizes, windows = list(texts), [], []
     for text, ids in zip(texts, tok.encode_batch(texts), strict=True):
         sizes.append(len(text.encode()) - (int(tok.bytes[ids[0]]) if ids and bos is None else 0))
-        windows.append(list(_windows(ids if bos is None else [bos, *ids], context, stride)))
+        windows.append(list(_windows(ids if bos is None else [bos, *ids], width, step)))
     values = iter(_predict(model, [row for rows in windows for row in rows], batch_size))
     return [
         Score(-math.fsum(next(values)[0] for _ in rows), sum(count for _, count in rows), size)
