@@ -72,6 +72,7 @@ def test_each_use_has_a_figure_beside_its_bars(name, run, bars, runs, capsys):
     ("words", "sentence"),
     [
         ("autoencode train --out NEW --latents 0", "--latents must be at least 1, got 0"),
+        ("autoencode train --out NEW --noise nan", "--noise must be at least 0, got nan"),
         ("autoencode train --out NEW --halvings 2 --size 9", "pictures of 9 pixels cannot be halved 2 times"),
         ("autoencode train --out NEW --codes 8", "--codes 8 are of a map"),
         ("autoencode train --out NEW --leave-out 12", "--leave-out must be a class of digits, 0..9, got 12"),

@@ -72,6 +72,7 @@ def test_the_paragraph_says_who_wins_and_who_loses():
     [
         ("compare --out NEW --families vea", "--families must be of vae, gan, diffusion, got vea"),
         ("compare --out NEW --steps 0", "--steps must be at least 1"),
+        ("compare --out NEW --size 9", "pictures of 9 pixels cannot be halved down to 4"),
         ("compare nowhere --out NEW", "nowhere is no folder"),
         ("compare TINY --size 8 --out RUN --steps 4", "holds a run with another configuration"),
     ],

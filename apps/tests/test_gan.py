@@ -79,6 +79,7 @@ def test_samples_are_of_the_class_and_the_seed_asked_for(run, tmp_path):
         ("gan train --out NEW --latents 0", "--latents must be at least 1, got 0"),
         ("gan train --out NEW --network residual --size 12", "pictures of 12 pixels cannot be halved down to 4"),
         ("gan train points:moons --out NEW --network dcgan", "are not for points"),
+        ("gan train FLAT --size 8 --out NEW --conditional", "--conditional needs labels of 2 classes at least, and"),
         ("gan train --out NEW --augment blur", "--augment must be of flip, rotate"),
         ("gan train --out NEW --gamma 1 --gamma-end 5", "--gamma falls to --gamma-end"),
         ("gan train --out NEW --loss bce", "--loss"),
@@ -87,10 +88,11 @@ def test_samples_are_of_the_class_and_the_seed_asked_for(run, tmp_path):
         ("gan sample OTHER", "is no run of gen gan train"),
     ],
 )
-def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, tmp_path, capsys):
+def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, tiny, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"$": "TrainVAE", "data": "digits"}')
-    for word, place in {"NEW": tmp_path / "new", "RUN": run, "OTHER": tmp_path / "other"}.items():
+    places = {"NEW": tmp_path / "new", "RUN": run, "OTHER": tmp_path / "other", "FLAT": tiny / "lying"}
+    for word, place in places.items():
         words = words.replace(word, str(place))
     with pytest.raises(SystemExit) as stop:
         gen(words)

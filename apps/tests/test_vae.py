@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,8 @@ def test_the_checkpoint_is_of_averaged_weights(run):
         ("vae train --out NEW --likelihood bernoulli", "add --binarise to make the data so, or choose"),
         ("vae train --out NEW --latents 0", "--latents must be at least 1, got 0"),
         ("vae train --out NEW --k 0", "--k must be at least 1, got 0"),
+        ("vae train --out NEW --beta -1", "--beta must be at least 0 and finite, got -1"),
+        ("vae train FLAT --size 8 --out NEW --conditional", "--conditional needs labels of 2 classes at least, and"),
         ("vae train --out NEW --objective iwae --beta 2", "beta weighs a KL, which iwae does not have"),
         ("vae train --out NEW --network.kind conv --size 9", "pictures of 9 pixels cannot be halved down to 4"),
         ("vae train points:moons --out NEW --likelihood categorical", "which points:moons has not; use gaussian"),
@@ -125,14 +128,20 @@ def test_the_checkpoint_is_of_averaged_weights(run):
         ("vae sample LABELLED --label 2", "--label must be a class of the run, 0..1, got 2"),
         ("vae nll RUN --k 0", "--k and --n must be at least 1, got 0 and"),
         ("vae sample OTHER", "is no run of gen vae train"),
+        ("vae sample WIDER", "do not fit the run's config.json"),
         ("vae sample nowhere", "nowhere is no run"),
         ("vae interpolate RUN --n 5000", "paths take 10000 held-out samples"),
     ],
 )
-def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, pictures, tmp_path, capsys):
+def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, pictures, tiny, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"$": "Train", "data": "digits"}')
-    for word, place in {"NEW": tmp_path / "new", "RUN": run, "LABELLED": pictures, "OTHER": tmp_path / "other"}.items():
+    shutil.copytree(run, tmp_path / "wider")
+    config = json.loads((run / "config.json").read_text())
+    config["network"]["width"] = 24
+    (tmp_path / "wider" / "config.json").write_text(json.dumps(config))
+    places = {"NEW": tmp_path / "new", "RUN": run, "LABELLED": pictures, "FLAT": tiny / "lying"}
+    for word, place in (places | {"OTHER": tmp_path / "other", "WIDER": tmp_path / "wider"}).items():
         words = words.replace(word, str(place))
     with pytest.raises(SystemExit) as stop:
         gen(words)

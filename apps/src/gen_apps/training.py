@@ -69,6 +69,14 @@ class Subject:
     def of(cls, name: str, size: int, training: Arrays) -> "Subject":
         return cls(tuple(training[:2][0].shape[1:]), len(training.classes), data.grey_levels(name, size))
 
+    def need_classes(self, name: str) -> None:
+        """Refuse what cannot be told apart."""
+        if self.classes < 2:
+            raise ValueError(
+                f"--conditional needs labels of 2 classes at least, and {name} has {self.classes}; drop it, or give a "
+                "folder with one sub-folder a class"
+            )
+
 
 def fit(
     command: str,

@@ -1,5 +1,6 @@
 """The flags of `gen autoencode train`, and the model that they and the data make."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,8 @@ class TrainAutoEncoder:
 
     def __post_init__(self):
         for name, least in (("size", 0), ("latents", 1), ("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name} must be at least {least:g}, got {getattr(self, name)}")
         if self.codes == 1 or (self.codes and not self.halvings):
             raise ValueError(f"--codes {self.codes} are of a map: give 2 at least, and --halvings")
 

@@ -60,6 +60,7 @@ class Compare:
 
 def compare(config: Compare) -> None:
     begun, (training, held_out) = time.monotonic(), data.load(config.data, config.size)
+    families.check(config, training)
     run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
     (x, *rest), (x_test, *_) = training[:], held_out[:]
     y = rest[0] if rest else None

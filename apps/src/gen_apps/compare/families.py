@@ -5,7 +5,7 @@ import json
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gen_apps import data
 from gen_apps.diffusion.config import Optim as DiffusionOptim
 from gen_apps.diffusion.config import Train as TrainDiffusion
 from gen_apps.diffusion.likelihood import Likelihood, likelihood
+from gen_apps.diffusion.model import Model
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.diffusion.train import train as train_diffusion
 from gen_apps.diffusion.trained import Trained
@@ -23,11 +24,12 @@ from gen_apps.gan.config import TrainGAN
 from gen_apps.gan.train import draw as draw_gan
 from gen_apps.gan.train import opened
 from gen_apps.gan.train import train as train_gan
-from gen_apps.training import Optim
+from gen_apps.training import Optim, Subject
 from gen_apps.vae.config import TrainVAE
 from gen_apps.vae.train import train as train_vae
 from gen_apps.vae.trained import TrainedVAE
 from gen_apps.vae.trained import draw as draw_vae
+from gen_core import Arrays
 from gen_core.checkpoint import latest
 from gen_core.runtime import generator
 from gen_diffusion.explain import Counted
@@ -49,30 +51,45 @@ class Sampled:
     """What training cost, in words."""
 
 
+def configurations(config: Any) -> dict[str, Any]:
+    """Of each family asked for: its own defaults, but for the budget, and without labels."""
+    shared = {name: getattr(config, name) for name in ("data", "size", "seed", "machine", "place")}
+    usual = {"steps": config.steps, "batch_size": config.batch_size}
+    all_: dict[str, Any] = {
+        "vae": TrainVAE(optim=Optim(**usual), **shared),
+        "gan": TrainGAN(optim=Optim(**{**usual, "lr": TrainGAN().optim.lr}), **shared),
+        "diffusion": TrainDiffusion(
+            optim=DiffusionOptim(**usual, p_drop=1.0), sampler=Sampler(guidance=0.0), **shared
+        ).completed(),
+    }
+    return {name: all_[name] for name in config.families}
+
+
+def check(config: Any, training: Arrays) -> None:
+    """Build the networks of each family, so that none is trained before another is found impossible."""
+    of, model = Subject.of(config.data, config.size, training), Model.of(training)
+    one = training[:2][0]
+    for name, its in configurations(config).items():
+        if name == "vae":
+            its.model(of)
+        elif name == "gan":
+            its.networks(of)
+        else:
+            model.denoiser(its.network, str(its.objective.view))(one, torch.ones(len(one)))
+
+
 def trained(config: Any, run: Path) -> dict[str, Sampled]:
     """The families asked for, trained to `config.steps` if they are not yet."""
-    shared = {"data": config.data, "size": config.size, "seed": config.seed, "machine": config.machine}
-    usual = {"steps": config.steps, "batch_size": config.batch_size}
-    make = {
-        "vae": (_vae, train_vae, TrainVAE, {"optim": Optim(**usual)}),
-        "gan": (_gan, train_gan, TrainGAN, {"optim": Optim(**{**usual, "lr": TrainGAN().optim.lr})}),
-        "diffusion": (
-            _diffusion,
-            train_diffusion,
-            TrainDiffusion,
-            {"optim": DiffusionOptim(**usual, p_drop=1.0), "sampler": Sampler(guidance=0.0)},
-        ),
-    }
+    make = {"vae": (_vae, train_vae), "gan": (_gan, train_gan), "diffusion": (_diffusion, train_diffusion)}
     found = {}
-    for name in config.families:
-        opened_, train, kind, own = make[name]
-        folder = run / name
+    for name, its in configurations(config).items():
+        (opened_, train), folder = make[name], run / name
         newest = latest(folder)
         if newest is None or newest.name != f"step-{config.steps:06d}" or not (folder / "report.html").is_file():
             print(f"training {name}: {config.steps} steps of {config.batch_size} samples")
             with redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                train(kind(out=folder, place=config.place, **shared, **own))
+                train(replace(its, out=folder))
         found[name] = opened_(folder, config)
     return found
 

@@ -134,8 +134,8 @@ class TrainGAN:
         """Training data, held-out data, and what they are of."""
         train, test = data.load(self.data, self.size)
         subject = Subject.of(self.data, self.size, train)
-        if self.conditional and not subject.classes:
-            raise ValueError(f"--conditional needs classes, and {self.data} has none; drop it")
+        if self.conditional:
+            subject.need_classes(self.data)
         return train, test, subject
 
     def networks(self, subject: Subject) -> tuple[nn.Module, nn.Module]:

@@ -1,5 +1,6 @@
 """The flags of `gen vae train`, and the model that they and the data make."""
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,9 +116,9 @@ class TrainVAE:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        for name, value in (("size", self.size), ("free-bits", self.free_bits)):
-            if value < 0:
-                raise ValueError(f"--{name} cannot be negative, got {value}")
+        for name, value in (("size", self.size), ("beta", self.beta), ("free-bits", self.free_bits)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"--{name} must be at least 0 and finite, got {value}")
         for name in ("latents", "k", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -137,8 +138,8 @@ class TrainVAE:
         if self.binarise:
             train, test = (_binary(part) for part in (train, test))
             subject = Subject(subject.shape, subject.classes, 2)
-        if self.conditional and not subject.classes:
-            raise ValueError(f"--conditional needs classes, and {self.data} has none; drop it")
+        if self.conditional:
+            subject.need_classes(self.data)
         return train, test, subject
 
     def model(self, subject: Subject, x: torch.Tensor | None = None) -> VAE:
