@@ -38,8 +38,9 @@ def test_the_logistic_mixture_stays_a_probability_in_single_precision():
     assert log_p.double().exp().sum().item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_a_logistic_mixture_of_one_is_the_logistic_distribution_of_each_bin():
-    mean, log_scale = 0.3, -1.2
+@pytest.mark.parametrize("log_scale", [-1.2, -3.0])
+def test_a_logistic_mixture_of_one_is_the_logistic_distribution_of_each_bin(log_scale):
+    mean = 0.3
     params = torch.tensor([0.0, mean, log_scale], dtype=torch.float64).reshape(1, 3, 1).expand(5, -1, -1)
     x = torch.linspace(-1, 1, 5, dtype=torch.float64)
     edges = (torch.tensor([-math.inf, -0.75, -0.25, 0.25, 0.75, math.inf], dtype=torch.float64) - mean) / math.exp(

@@ -444,6 +444,77 @@ def test_lazy_penalties_equal_eager_ones_over_an_interval():
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * a.abs().max())
 
 
+class Bowl(nn.Module):
+    """D(x) = sum w x^2 / 2, whose gradient is w x."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(double(1.0, -2.0, 0.5))
+
+    def forward(self, x):
+        return (x.square() * self.w).sum(1) / 2
+
+
+class Add(nn.Module):
+    """An augmentation that adds its numbers, and notes the logits that it is shown."""
+
+    numbers = 3
+
+    def forward(self, x, u):
+        return x + u
+
+    def watch(self, logits):
+        self.seen = logits
+
+
+def test_each_players_loss_is_the_sum_of_its_parts():
+    """By hand: the logistic terms, half of each gamma, lambda; real and fake are augmented by numbers of their own."""
+    g, bowl = generator("parts"), Bowl()
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    task = GANTask(nn.Linear(2, 3).double(), bowl, non_saturating, latents=2, augment=Add())
+    x, z, u, mix = draw(5, 3), draw(5, 2), draw(5, 2, 3), torch.rand(5, generator=g, dtype=torch.float64)
+    fake, plus = task.generator(z).detach(), lambda v: nn.functional.softplus(v).mean()
+    logits = [bowl(v).detach() for v in (x + u[:, 0], fake + u[:, 1])]
+    length = lambda v: (bowl.w.detach() * v).norm(dim=1)
+    between = mix[:, None] * x + (1 - mix[:, None]) * fake
+    parts = {
+        "r1": 0.7 / 2 * length(x + u[:, 0]).square().mean(),
+        "r2": 0.3 / 2 * length(fake + u[:, 1]).square().mean(),
+        "penalty": 2.0 * (length(between) - 1).square().mean(),
+    }
+    plain = plus(-logits[0]) + plus(logits[1])
+    strengths = {"r1": 0.7, "r2": 0.3, "penalty": 2.0}
+    assert task.d_loss(x, z, u, mix).item() == pytest.approx(plain.item(), rel=1e-12)
+    for name, part in parts.items():
+        value = task.d_loss(x, z, u, mix, **{name: strengths[name]})
+        assert value.item() == pytest.approx((plain + part).item(), rel=1e-12)
+    whole = task.d_loss(x, z, u, mix, **strengths)
+    assert whole.item() == pytest.approx((plain + sum(parts.values())).item(), rel=1e-12)
+    assert torch.allclose(task.augment.seen, logits[0])  # what the controller hears is of real samples
+    assert task.g_loss(x, z, u).item() == pytest.approx(plus(-logits[1]).item(), rel=1e-12)
+    task.losses = relativistic
+    assert task.g_loss(x, z, u).item() == pytest.approx(plus(logits[0] - logits[1]).item(), rel=1e-12)
+
+
+def test_a_step_updates_the_discriminator_as_often_as_it_should_at_rates_of_their_own():
+    calls = []
+
+    class Count:
+        step, world = 0, 1
+        randn, rand = staticmethod(torch.randn), staticmethod(torch.rand)
+
+        def minimize(self, name, loss, *batch):
+            calls.append((name, batch[1]))
+            return torch.zeros(())
+
+    task = GANTask(*players(), latents=5, d_steps=3, lr=1e-3, d_lr=4e-3)
+    task.step(torch.zeros(4, 1, 8, 8), Count())
+    assert [name for name, _ in calls] == ["d", "d", "d", "g"]
+    assert len({tuple(z.flatten().tolist()) for _, z in calls}) == 4  # other latents each time
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in task.optimizers().items()}
+    assert rates == {"g": 1e-3, "d": 4e-3}
+
+
 def test_the_penalties_are_of_the_pictures_before_augmentation():
     """StyleGAN2-ADA's R1: an augmentation that halves a picture halves the gradient with respect to the picture."""
 

@@ -126,6 +126,18 @@ def test_residual_blocks_begin_as_the_identity_and_learn_from_there():
     assert block.leave.weight.grad is not None and (block.leave.weight.grad != 0).any()
 
 
+def test_a_residual_block_is_its_formula_and_deeper_networks_begin_smaller():
+    """x + C3 a(C2 a(C1 x)), a leaky; each of 16 blocks begins with weights of half the size of a lone one's."""
+    seed_all(0)
+    block, x = alive(ResidualBlock(16)), torch.randn(2, 16, 4, 4)
+    leaky = nn.LeakyReLU(0.2)
+    assert torch.allclose(block(x), x + block.leave(leaky(block.spread(leaky(block.enter(x))))), atol=1e-5)
+    alone, deep = ResidualBlock(256), ResidualBlock(256, depth=16)
+    for name in ("enter", "spread"):
+        sizes = [getattr(net, name).weight.std().item() for net in (alone, deep)]
+        assert sizes[1] / sizes[0] == pytest.approx(0.5, rel=0.05)
+
+
 def test_residual_networks_begin_with_unit_variance():
     """Blocks are identities, 1x1 convolutions keep the variance, the filter's is known: none explodes with depth."""
     seed_all(0)

@@ -383,7 +383,9 @@ def test_a_step_counts_each_vector_once_and_evaluation_none():
     with torch.no_grad():
         model.train()(model.loss, torch.randn(5, 8), torch.randn(5, 8))
     assert quantizer.seen_counts.sum() == 0
-    model(model.loss, torch.randn(5, 8), torch.randn(5, 8))
+    model.eval()(model.loss, torch.randn(5, 8), torch.randn(5, 8))
+    assert quantizer.seen_counts.sum() == 0
+    model.train()(model.loss, torch.randn(5, 8), torch.randn(5, 8))
     assert quantizer.seen_counts.sum() == 15
 
 

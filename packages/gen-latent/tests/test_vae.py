@@ -266,6 +266,18 @@ def test_a_hierarchy_draws_batched_as_it_draws_alone():
         torch.testing.assert_close(vae.log_joint(x, z) - log_q, whole)
 
 
+def test_a_hierarchy_sticks_the_landing():
+    """d ln q / d ln std is -1 along a draw m + std e; with q held constant it is -e^2, e being in the draw alone."""
+    seed_all(0)
+    levels = [Level(3, MLP(6, 8, 8), MLP(8 + 2, 8, 6), MLP(2, 8, 6)), Level(2, MLP(8, 8, 5), MLP(5, 8, 4))]
+    vae = HierarchicalVAE(levels, MLP(3, 8, 6), likelihood=Gaussian(0.5)).double()
+    x, noise, bias = randn(4, 6), randn(1, 4, 5, seed=1), levels[0].posterior[-1].bias
+    for stop, slope in ((False, -torch.ones(3).double() * 4), (True, -noise[0, :, 2:].square().sum(0))):
+        _, log_q = vae.infer(x, noise=noise, stop=stop)
+        (grad,) = torch.autograd.grad(log_q.sum(), bias)
+        torch.testing.assert_close(grad[3:], slope)
+
+
 def test_a_hierarchy_is_checked_when_it_is_made():
     level = Level(2, nn.Identity(), nn.Linear(3, 4))
     with pytest.raises(ValueError, match="a prior at each level but the top one"):
