@@ -35,7 +35,8 @@ Ratios = Mapping[str, float | int]
 class Source(Protocol):
     """Rows of tokens: `Packed` or `Windows`. `tokens` is how many all of them hold."""
 
-    tokens: int | float
+    @property
+    def tokens(self) -> int | float: ...
 
     def __len__(self) -> int: ...
 

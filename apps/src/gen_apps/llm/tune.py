@@ -1,0 +1,150 @@
+"""`gen llm tune`: a trained model learns to answer."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from gen_apps.energy import Place
+from gen_apps.identity import Machine, identity
+from gen_apps.llm import trained
+from gen_apps.llm.speed import Speed
+from gen_apps.loop import loop
+from gen_core import Arrays, Loader, Run, report, seed_all
+from gen_core.schedule import wsd
+from gen_transformer import CHATML, LMTask, Tokenizer, Transformer, complete, flops_per_token, greedy, pack
+from gen_transformer.chat import batch
+
+
+@dataclass(frozen=True)
+class TuneOptim:
+    """How it is trained."""
+
+    steps: int = 300
+    """Updates."""
+    batch_size: int = 16
+    """Rows of packed chats per update, over all processes."""
+    lr: float = 1e-3
+    """Peak rate of AdamW, for tables, head, gains and biases."""
+    muon: float = 0.005
+    """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
+    clip: float | None = 1.0
+    """Largest norm of a gradient."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Teach a trained model to answer: chats in, only what the assistant says is learned."""
+
+    base: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A run of gen llm pretrain or tune, or a Hugging Face directory with its tokeniser."""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHATS")]
+    """A .jsonl file with a chat a line: {"messages": [{"role": "user", "content": "..."}, ...]}."""
+    freeze: bool = False
+    """Train only the tables, the head and the last norm; the blocks stay as they are."""
+    held_out: float = 0.1
+    """Share of the chats that is not trained on."""
+    out: Path | None = None
+    """Directory to write; by default runs/llm-CHATS. The same command again continues the same run."""
+    seed: int = 0
+    optim: TuneOptim = field(default_factory=TuneOptim)
+    machine: Machine = field(default_factory=Machine)
+    place: Place = field(default_factory=Place)
+    resume: Annotated[None, tyro.conf.Suppress] = None
+
+
+def tune(config: Tune) -> None:
+    run = config.out or Path("runs") / f"llm-{Path(config.data).stem}"
+    model, tok = trained.load(config.base, "cpu")
+    _need_controls(tok, config.base)
+    chats = read_chats(Path(config.data))
+    count = max(1, round(len(chats) * config.held_out))
+    training, held = (rows(part, tok, model.config.context) for part in (chats[:-count], chats[-count:]))
+    seed_all(config.seed, "weights")
+    o = config.optim
+    if config.freeze:
+        model.blocks.requires_grad_(False)
+    task = LMTask(model, lr=o.lr, muon=None if config.freeze else o.muon or None, weight_decay=0.0)
+    context = model.config.context
+    look = Speed(
+        min(o.batch_size, len(training)) * context, flops_per_token(model.config, context), max(1, o.steps // 20)
+    )
+    first = chats[-count]
+
+    def answer(t: Any) -> None:
+        if t.rank == 0:
+            trained.write(run, f"step {t.step:06d}", said(model, tok, first))
+
+    def begin() -> None:
+        record = Run.create(run, identity(config))
+        record.write("model.json", asdict(model.config))
+
+    loader = Loader(training, min(o.batch_size, len(training)), seed=config.seed)
+    trainer = loop(
+        config, run, task, loader, None, answer, begin=begin, go_on="the same command goes on",
+        validation=Loader(held, min(16, len(held)), shuffle=False), clip=o.clip,
+        schedule=wsd(max(1, o.steps // 20), o.steps, o.steps // 2), more=[look],
+    )  # fmt: skip
+    if trainer.rank == 0:
+        trained.keep(run, tok, model)
+        loss = trainer.evaluate(Loader(held, min(16, len(held)), shuffle=False))["loss"]
+        spent = json.loads((run / "energy.json").read_text())
+        print(f"{said(model, tok, first)}\n")
+        print(f"{loss:.4f} nats per token that the assistant says in {count} held-out chats")
+        print(f"training: energy {spent['energy']}; carbon {spent['carbon']}")
+        print(f"talk with it: gen llm chat {run}; report {report.build(run)}")
+
+
+def read_chats(file: Path) -> list[list[dict[str, str]]]:
+    """The conversations of a .jsonl file.
+
+    Raises:
+        FileNotFoundError, ValueError: when there is no such file, a line is no chat, or there are fewer than 2.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no file; give a .jsonl file with a chat a line")
+    chats = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            if line.strip():
+                chats.append(list(json.loads(line)["messages"]))
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f'{file} line {number} is no chat; a line is {{"messages": [...]}}') from None
+    if len(chats) < 2:
+        raise ValueError(f"{file} holds {len(chats)} chats; give at least 2, one of which is held out")
+    return chats
+
+
+def rows(chats: list[list[dict[str, str]]], tok: Tokenizer, context: int) -> Arrays:
+    """Chats packed into rows of the context; what does not fit into one is cut."""
+    rendered = [(ids[:context], mask[:context]) for ids, mask in (CHATML.render(chat, tok) for chat in chats)]
+    places = pack([len(ids) for ids, _ in rendered], context)
+    return Arrays(*batch([[rendered[i] for i in place] for place in places], context))
+
+
+def said(model: Transformer, tok: Tokenizer, chat: list[dict[str, str]]) -> str:
+    """The first question of a chat, the answer that it has, and the model's."""
+    turns = [message for message in chat if message["role"] != "assistant"][:1]
+    wanted = next((message["content"] for message in chat if message["role"] == "assistant"), "")
+    ids = CHATML.prompt(turns, tok)
+    room = model.config.context - len(ids)
+    if room < 1:
+        return f"(the question {turns[-1]['content'][:60]!r} fills the context)"
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    new = complete(model, torch.tensor([ids], device=device), room, warp=greedy, stop=[CHATML.stop(tok)])[0].tolist()
+    model.train(training)
+    answer = tok.decode([i for i in new if i >= 0 and i not in tok.specials.values()])
+    return f"user: {turns[-1]['content']}\nwanted: {wanted}\nmodel: {answer}"
+
+
+def _need_controls(tok: Tokenizer, base: Path) -> None:
+    if missing := [name for name in CHATML.controls if name not in tok.specials]:
+        raise ValueError(
+            f"the tokeniser of {base} has no {' and '.join(missing)}, which mark turns; those of "
+            "gen llm pretrain have them"
+        )
