@@ -49,8 +49,12 @@ def test_training_leaves_what_a_reader_needs_and_goes_on_where_it_stood(runs):
 @pytest.mark.parametrize(
     ("name", "run", "bars"),
     [
-        ("denoise", "noisy", ["auto-encoder", "Wiener filter", "noisy"]),
-        ("inpaint", "hidden", ["auto-encoder", "Gaussian given what is seen", "nearest neighbour", "mean"]),
+        ("denoise", "noisy", ["auto-encoder", "posterior mean of 20 Gaussians", "Wiener filter", "noisy"]),
+        (
+            "inpaint",
+            "hidden",
+            ["auto-encoder", "kernel regression", "Gaussian given what is seen", "nearest neighbour", "mean"],
+        ),
         ("anomaly", "odd", ["reconstruction", "PCA of 20 directions", "5th neighbour in the data"]),
         ("compress", "coded", ["auto-encoder", "PCA of 32 numbers", "bits of its code"]),
         ("compress", "noisy", ["auto-encoder", "PCA of 3 numbers", "numbers of its code"]),
@@ -77,7 +81,7 @@ def test_each_use_has_a_figure_beside_its_bars(name, run, bars, runs, capsys):
         ("autoencode train --out NEW --codes 8", "--codes 8 are of a map"),
         ("autoencode train --out NEW --leave-out 12", "--leave-out must be a class of digits, 0..9, got 12"),
         ("autoencode train points:moons --out NEW --hide right", "are of pictures, not of points"),
-        ("autoencode denoise HIDDEN", "was trained without noise"),
+        ("autoencode denoise HIDDEN", "was not trained on noise alone"),
         ("autoencode inpaint NOISY", "was trained with all in sight"),
         ("autoencode anomaly NOISY", "has seen every class"),
         ("autoencode compress OTHER", "is no run of gen autoencode train"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen_apps import data
 from gen_apps.energy import Place
@@ -41,8 +41,9 @@ class TrainAutoEncoder:
     """Continue this run with its own configuration."""
     size: int = 0
     """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
-    latents: int = 16
-    """Numbers of a code; with --halvings, channels of a map."""
+    latents: int | None = None
+    """Numbers of a code (16); with --halvings, channels of a map. With --noise or --hide nothing has to be squeezed, it
+    is the damage that teaches, and there are as many as the width."""
     halvings: int = 0
     """Codes are maps, of pictures that were halved so often, for `gen latent-diffusion`; 0 makes them vectors."""
     codes: int = 0
@@ -50,20 +51,23 @@ class TrainAutoEncoder:
     width: int = 256
     """Features of a hidden layer; of maps, an eighth of it at full resolution."""
     noise: float = 0.0
-    """Standard deviation of what is added to data in [-1, 1], to be taken away again."""
+    """Standard deviation of what is added to data in [-1, 1], to be taken away again; with --hide, some 0.2 keeps the
+    network from learning a small set by heart."""
     hide: Literal["nothing", "right"] = "nothing"
     """What is hidden, to be filled in."""
     leave_out: int | None = None
     """A class that is not trained on, for `gen autoencode anomaly`."""
     seed: int = 0
-    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
+    optim: Optim = field(default_factory=lambda: Optim(lr=2e-3, weight_decay=0.01))
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        for name, least in (("size", 0), ("latents", 1), ("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
+        for name, least in (("size", 0), ("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name} must be at least {least:g}, got {getattr(self, name)}")
+        if self.latents is not None and self.latents < 1:
+            raise ValueError(f"--latents must be at least 1, got {self.latents}")
         if self.codes == 1 or (self.codes and not self.halvings):
             raise ValueError(f"--codes {self.codes} are of a map: give 2 at least, and --halvings")
 
@@ -85,22 +89,22 @@ class TrainAutoEncoder:
 
     def model(self, subject: Subject) -> AutoEncoder:
         """Untrained."""
+        latents, width = self.latents or 16, self.width
+        if not self.halvings and self.latents is None and (self.noise or self.hide != "nothing"):
+            encoder = MLP(subject.shape, width, activation=nn.GELU, last=nn.GELU())
+            return AutoEncoder(encoder, MLP(width, width, subject.shape, activation=nn.GELU), width)
         if not self.halvings:
-            encoder = MLP(subject.shape, self.width, self.width, self.latents)
-            return AutoEncoder(encoder, MLP(self.latents, self.width, self.width, subject.shape), self.latents)
+            encoder = MLP(subject.shape, width, width, latents)
+            return AutoEncoder(encoder, MLP(latents, width, width, subject.shape), latents)
         c, size, _ = subject.shape
-        how: dict[str, Any] = {"width": max(8, self.width // 8), "spatial": self.halvings}
-        parts = ConvEncoder(c, size, self.latents, **how), ConvDecoder(c, size, self.latents, **how)
+        how: dict[str, Any] = {"width": max(8, width // 8), "spatial": self.halvings}
+        parts = ConvEncoder(c, size, latents, **how), ConvDecoder(c, size, latents, **how)
         if not self.codes:
-            return AutoEncoder(*parts, self.latents)
-        book = VectorQuantizer(self.codes, self.latents, revive_below=0.01)
-        return QuantizedAutoEncoder(*parts, book, self.latents)
+            return AutoEncoder(*parts, latents)
+        book = VectorQuantizer(self.codes, latents, revive_below=0.01)
+        return QuantizedAutoEncoder(*parts, book, latents)
 
     def mask(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """As `AutoEncoderTask` takes it."""
         hidden = HIDDEN[self.hide]
         return None if hidden is None else lambda u, x: hidden(x).expand_as(x)
-
-    def damage(self) -> str:
-        """In words, for messages."""
-        return f"--noise {self.noise:g} and --hide {self.hide}"

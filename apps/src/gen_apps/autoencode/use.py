@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gen_apps.autoencode.bars import kernel_regression, posterior_mean
 from gen_apps.autoencode.config import right
 from gen_apps.autoencode.train import TrainedAutoEncoder, damaged
 from gen_apps.drawn import RunPath
@@ -27,15 +28,19 @@ class Use:
 
 def denoise(config: Use) -> None:
     trained, train, x, _ = _opened(config)
-    if not trained.config.noise:
-        raise ValueError(f"{config.run} was trained without noise; train one with: gen autoencode train --noise 0.5")
-    noisy = damaged(trained.config, x)
+    how = trained.config
+    if not how.noise or how.hide != "nothing":
+        raise ValueError(
+            f"{config.run} was not trained on noise alone; train one with: gen autoencode train --noise 0.5"
+        )
+    noisy = damaged(how, x)
     clean = {
         "auto-encoder": trained.give_back(noisy),
-        "Wiener filter": wiener(train, noisy, trained.config.noise),
+        "posterior mean of 20 Gaussians": posterior_mean(train, noisy, how.noise, how.seed),
+        "Wiener filter": wiener(train, noisy, how.noise),
         "noisy": noisy,
     }
-    found = {name: (y - x).square().mean().item() for name, y in clean.items()}
+    found = {name: (y - x).square().mean().item() for name, y in clean.items() if y is not None}
     _tell(trained, config, "denoise", found, [x, noisy, clean["Wiener filter"], clean["auto-encoder"]], "squared error")
 
 
@@ -43,7 +48,7 @@ def fill(config: Use) -> None:
     trained, train, x, _ = _opened(config)
     if trained.config.hide != "right":
         raise ValueError(
-            f"{config.run} was trained with all in sight; train one with: gen autoencode train --hide right"
+            f"{config.run} was trained with all in sight; train one with: gen autoencode train --hide right --noise 0.2"
         )
     seen = right(x)
     hidden = ~seen.expand_as(x)
@@ -52,6 +57,7 @@ def fill(config: Use) -> None:
         ours = inpaint(lambda y: trained.give_back(y), x, seen)
     filled = {
         "auto-encoder": ours,
+        "kernel regression": kernel_regression(train, x, seen),
         "Gaussian given what is seen": fill_in(train, x, seen, ridge=0.01),
         "nearest neighbour": torch.where(seen, x, nearest),
         "mean": torch.where(seen, x, train.mean(0)),
@@ -99,7 +105,7 @@ def compress(config: Use) -> None:
     found |= {f"{name}, PSNR in dB": -10 * math.log10(max(v, 1e-12) / 4) for name, v in list(found.items())}
     found |= {"values of a sample": x[0].numel(), "numbers of its code": numbers}
     if isinstance(trained.model, QuantizedAutoEncoder):
-        places = numbers // trained.config.latents
+        places = numbers // (trained.config.latents or 16)
         found["bits of its code"] = places * math.log2(trained.config.codes)
     _tell(trained, config, "compress", found, [x, project(train, x, d), back], "squared error")
 

@@ -1,12 +1,10 @@
 """What the families are compared with: real data, a mixture of Gaussians, a memoriser and a collapsed sampler."""
 
-import warnings
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from gen_apps.compare.families import Sampled
+from gen_apps.mixture import fitted
 from gen_core.runtime import generator
 
 NOISE = 0.04  # of the memoriser, on data in [-1, 1]
@@ -17,23 +15,17 @@ def real(x: Tensor) -> Sampled:
     return Sampled("real data", lambda n: (x[:n], 0.0))
 
 
-def mixture(x: Tensor, seed: int, components: int = 30) -> Sampled:
-    """Of Gaussians, fitted by EM: full covariances up to 128 dimensions, diagonal ones above."""
-    from sklearn.mixture import GaussianMixture
-
-    flat = x.flatten(1).double().numpy()
-    kind = "full" if flat.shape[1] <= 128 else "diag"
-    components = min(components, len(x) // 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit: Any = GaussianMixture(components, covariance_type=kind, reg_covar=4e-3, random_state=seed).fit(flat)
+def mixture(x: Tensor, seed: int) -> Sampled:
+    """Of 30 Gaussians."""
+    fit = fitted(x, 30, seed)
 
     def draw(n: int) -> tuple[Tensor, float]:
         points, _ = fit.sample(n)
         order = torch.randperm(n, generator=generator(seed, "order"))  # they come sorted by component
         return torch.from_numpy(points).float()[order].reshape(n, *x.shape[1:]), 0.0
 
-    return Sampled(f"GMM-{components}", draw, sum(v.size for v in (fit.means_, fit.covariances_, fit.weights_)))
+    size = sum(part.size for part in (fit.means_, fit.covariances_, fit.weights_))
+    return Sampled(f"GMM-{fit.n_components}", draw, size)
 
 
 def memoriser(x: Tensor, seed: int) -> Sampled:
