@@ -122,7 +122,7 @@ def test_draws_after_a_seed_phrase_follow_the_softmax_at_the_temperature():
 
 
 def test_drafts_and_padding_leave_the_text_as_it_is():
-    """The state goes back when a draft is rejected, and rows on the left of which is padding say what they say alone."""
+    """The state goes back when a draft is rejected; rows with padding on their left say what they say alone."""
     model, draft = made("lstm", vocab=5), made("rnn", vocab=5)
     ids, doc = torch.tensor([[3, 1, 2], [0, 0, 4]]), torch.tensor([[0, 0, 0], [-1, -1, 0]])
     want = [complete(model, row[own >= 0][None], 15, warp=sampler(0.0))[0] for row, own in zip(ids, doc, strict=True)]
@@ -166,7 +166,7 @@ def test_a_markov_source_is_learned_to_its_entropy_rate_and_never_below():
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="id 7 is outside of the vocabulary 0..6"):
+    with pytest.raises(ValueError, match="id 7 is outside of the vocabulary"):
         made()(torch.tensor([[7]]))
     with pytest.raises(ValueError, match="layers must be at least 1, got 0"):
         RNNConfig(vocab=3, dim=4, layers=0)

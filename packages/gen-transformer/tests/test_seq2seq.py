@@ -111,7 +111,9 @@ def test_a_predicted_window_falls_off_as_a_gaussian_of_half_its_width():
     scores = (h[0] @ q[0]).tolist()
     inside = [s for s in range(8) if abs(s - p) <= 3]
     total = sum(math.exp(scores[s]) for s in inside)
-    want = [math.exp(scores[s]) / total * math.exp(-((s - p) ** 2) / (2 * 1.5**2)) if s in inside else 0 for s in range(9)]
+    want = [
+        math.exp(scores[s]) / total * math.exp(-((s - p) ** 2) / (2 * 1.5**2)) if s in inside else 0 for s in range(9)
+    ]
     got = align(q, h, real, 0)[0]
     torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64))
     assert 2 < len(inside) < 8

@@ -38,7 +38,7 @@ class RNNConfig:
     layers: int = 1
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     """tanh units ([Elman90]), long short-term memory ([Hochreiter97]) or gated units ([Cho14])."""
-    dropout: float = 0.0
+    dropout: int | float = 0.0
     """Between layers and before the output, never from a step to the next."""
     context: int = sys.maxsize
     """Longest sequence; a state has no length of its own."""

@@ -92,7 +92,7 @@ class Alignment(nn.Module):
 class Encoder(nn.Module):
     """Gated units ([Cho14]) that read the source from both ends; every state is [forward; backward]."""
 
-    def __init__(self, vocab: int, dim: int, dropout: float = 0.0):
+    def __init__(self, vocab: int, dim: int, dropout: int | float = 0.0):
         super().__init__()
         self.tokens = nn.Embedding(vocab, dim)
         self.drop = nn.Dropout(dropout)
@@ -133,7 +133,7 @@ class Seq2Seq(nn.Module):
         *,
         window: int | float | None = None,
         predictive: bool = False,
-        dropout: float = 0.0,
+        dropout: int | float = 0.0,
     ):
         super().__init__()
         if dim % 2:
@@ -172,7 +172,7 @@ class Seq2Seq(nn.Module):
     def greedy(
         self, source: Int[Tensor, "b s"], lengths: Int[Tensor, "b"] | None = None, *, start: int, end: int, limit: int
     ) -> tuple[Int[Tensor, "b t"], Float[Tensor, "b t s"] | None]:
-        """The likeliest word at each step until every row has said `end`, at most `limit` words; `end` from there on."""
+        """The likeliest word at each step until every row has said `end`, at most `limit` words; then `end` again."""
         decoder = _Decoder(self, source, lengths)
         y = source.new_full((len(source),), start)
         said, weights = [], []
