@@ -65,7 +65,7 @@ def test_rotary_scores_depend_on_distance_alone():
 
 
 def test_rotary_angles_far_out():
-    """Angles are float32 at any precision of the model: at position 5,000 they are right to 1e-3, in bf16 to its digits."""
+    """Angles are float32 under autocast too: at position 5,000 they are right to 1e-3."""
     cfg = Config(vocab=8, dim=64, layers=1, heads=1, context=8192)
     place = torch.tensor([[5000]])
     exact = 5000 * 10_000 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)

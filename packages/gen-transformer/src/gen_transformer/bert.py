@@ -218,7 +218,7 @@ class BertTask(Task):
 
     def step(self, batch: Any, t: Trainer) -> dict[str, Any]:
         *rows, chosen, label = batch
-        weight = chosen.to(torch.float32)
+        weight = chosen.to(self.bert.bias.dtype)
         total = t.reduce(weight.sum()).clamp(min=1)  # of this step, over all micro-batches and processes
         weight = weight * (len(label) / total)  # so that a mean over rows is a mean over words
         return {"loss": t.minimize("bert", self.loss, *rows, weight, label)}
