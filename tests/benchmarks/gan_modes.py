@@ -8,6 +8,9 @@ samples, those within three standard deviations of a mean are good. A stacked di
 scikit-learn's 8 x 8 digits as channels; an SVC that was fitted on all digits says of 25,600 samples which of the
 1,000 triples each is. The first row of each table are real samples, which cannot be bettered.
 
+Averaged weights at seeds 0, 1, 2 reached 25, 25, 25 modes with 84.6, 85.2, 84.8 % good and KL .028, .022, .022 on the
+grid (two minutes each), and 997, 998, 999 modes with KL .198, .182, .169 on the digits (80 seconds each).
+
 [Lin18] PacGAN, arXiv:1712.04086, is where both come from; its figures are of other networks and longer training.
 """
 

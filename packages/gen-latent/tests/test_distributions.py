@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gen_latent import Bernoulli, Categorical, Gaussian, ItakuraSaito, LogisticMixture, Normal, diag_gaussian, kl
+from gen_latent.distributions import kl_standard
 
 
 def generator(seed=0):
@@ -122,7 +123,9 @@ def test_the_kl_is_torchs_and_monte_carlos_and_exactly_zero_between_equals():
         torch.distributions.Normal(q.mean, q.std), torch.distributions.Normal(p.mean, p.std)
     )
     torch.testing.assert_close(kl(q, p), reference, rtol=0, atol=1e-10)
-    assert (kl(q, q) == 0).all()
+    unit = Normal(torch.zeros_like(q.mean), torch.ones_like(q.std))
+    torch.testing.assert_close(kl_standard(q), kl(q, unit), rtol=0, atol=1e-12)
+    assert (kl(q, q) == 0).all() and (kl_standard(unit) == 0).all()
 
     z = q.at(randn(40_000, 6, 3, seed=4))
     draws = q.log_prob(z) - p.log_prob(z)

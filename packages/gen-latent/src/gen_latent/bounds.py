@@ -89,7 +89,7 @@ def beta_elbo(
         free_bits: nats that each latent may use for nothing ([Kingma16] section C.8, of the mean over the batch there;
             of each sample here, so that a micro-batch changes nothing).
     """
-    return log_likelihood - beta * kl.clamp_min(free_bits).sum(1)
+    return log_likelihood - beta * (kl.clamp_min(free_bits) if free_bits else kl).sum(1)
 
 
 def dreg(log_w: Float[Tensor, "k b"], z: Float[Tensor, "k b d"]) -> Float[Tensor, "b"]:

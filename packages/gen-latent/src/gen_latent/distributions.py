@@ -106,6 +106,11 @@ def kl(q: Normal, p: Normal) -> Float[Tensor, "b ..."]:
     return 0.5 * (ratio - 1 - ratio.log() + ((q.mean - p.mean) / p.std) ** 2)
 
 
+def kl_standard(q: Normal) -> Float[Tensor, "b ..."]:
+    """KL(q | N(0, I)) of each coordinate ([Kingma14] appendix B)."""
+    return (q.mean.square() + q.std.square() - 1) / 2 - q.std.log()
+
+
 @dataclass(frozen=True)
 class Bernoulli:
     """Independent binary coordinates of the given log-odds."""

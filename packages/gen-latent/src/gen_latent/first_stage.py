@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gen_core.task import Task, evaluating
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
-from gen_latent.distributions import Normal, wide
+from gen_latent.distributions import Normal, kl_standard, wide
 from gen_latent.gan import hinge
 
 
@@ -59,8 +59,7 @@ class KLAutoEncoder(AutoEncoder):
     ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"]]:
         """The reconstruction of a draw of the latents, and KL(q(z | x) | N(0, I)) in nats."""
         q = self.posterior(x)
-        each = (q.mean**2 + q.std**2 - 1) / 2 - q.std.log()
-        return self.restore(q.at(noise)), each.flatten(1).sum(1)
+        return self.restore(q.at(noise)), kl_standard(q).flatten(1).sum(1)
 
 
 class PatchDiscriminator(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl, randn, wide
+from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl_standard, randn, wide
 from gen_latent.priors import Prior, Standard
 
 
@@ -139,8 +139,7 @@ class VAE(nn.Module):
         """KL(q(z_j | x) | p(z_j)) of each latent, in nats, for the prior N(0, I); `q` spares the encoder a call."""
         if not self.analytic:
             raise ValueError("the KL of each latent is known for the standard normal prior only; use log_weights")
-        q = q or self.encode(x, **cond)
-        return kl(q, Normal(torch.zeros_like(q.mean), torch.ones_like(q.std)))
+        return kl_standard(q or self.encode(x, **cond))
 
     @torch.no_grad()
     def sample(
