@@ -22,7 +22,7 @@ def batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("score", SCORES)
 def test_weights_are_the_softmax_of_the_score(score: str):
-    """[Luong15] eq. 7 and 8, one pair of vectors at a time."""
+    """[Luong15] eq. 7, one pair of vectors at a time."""
     torch.manual_seed(0)
     align = Alignment(score, 4).double()
     q, h = torch.randn(4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)

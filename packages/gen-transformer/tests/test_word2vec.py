@@ -103,7 +103,7 @@ def test_words_are_left_out_before_the_windows_are_laid():
     [(1, 1.0), (5, 0.75), *(pytest.param(*setting, marks=pytest.mark.slow) for setting in ((1, 0.75), (5, 1.0)))],
 )
 def test_skipgram_ends_at_the_shifted_pmi_nearer_than_gensim(negative: int, exponent: float):
-    """x_w . y_c = log p(c | w) - log k p_noise(c) ([Levy14] eq. 7): the figures beside are gensim's 4.4.0."""
+    """x_w . y_c = log p(c | w) - log k p_noise(c) ([Levy14]), with half of the error of gensim 4.4.0 or less."""
     sentences = bigrams.sentences()
     model = Word2Vec(count_words(sentences, 1), 12, window=1, negative=negative, exponent=exponent, subsample=0)
     model.train(sentences, epochs=3, lr=0.02)

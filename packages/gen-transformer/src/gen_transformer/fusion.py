@@ -7,7 +7,7 @@
 
 Encoders stay outside: any features will do. A sense may be missing, in all rows or in some.
 
-[Liu23] FunnyNet-W, arXiv:2401.04210. [Oord18] Contrastive predictive coding, arXiv:1807.03748.
+[Liu24] FunnyNet-W, arXiv:2401.04210. [Oord18] Contrastive predictive coding, arXiv:1807.03748.
 [Radford21] CLIP, arXiv:2103.00020. [Poole19] On variational bounds of mutual information, arXiv:1905.06922.
 """
 
@@ -92,7 +92,7 @@ class Fused:
 
 
 class Fusion(nn.Module):
-    """Tokens of every sense look at each sense in turn, then at one another ([Liu23] section 3.2).
+    """Tokens of every sense look at each sense in turn, then at one another ([Liu24]).
 
     Features are normalised, projected to `dim` and marked with their sense and their time. All tokens Z of a row ask
     each sense m by its own cross-attention, the answers are added, Z + sum_m attention(Z, m, m), and a transformer

@@ -33,9 +33,9 @@ class Alignment(nn.Module):
 
     | score | of a query q and a source state h | |
     |---|---|---|
-    | dot | q' h | [Luong15] eq. 8 |
-    | general | q' W h | [Luong15] eq. 8 |
-    | concat | v' tanh(W [q; h]) | [Luong15] eq. 8 |
+    | dot | q' h | [Luong15] section 3.1 |
+    | general | q' W h | [Luong15] section 3.1 |
+    | concat | v' tanh(W [q; h]) | [Luong15] section 3.1 |
     | additive | v' tanh(W q + U h) | [Bahdanau15] appendix A.1.2 |
 
     concat and additive are one function; they differ in the query, which is the decoder's state after reading the last
