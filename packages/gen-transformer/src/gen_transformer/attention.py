@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gen_transformer.config import Config
 
-Rotary = tuple[Tensor, Tensor]  # cosines and sines, each (b or 1, 1, t, width)
+Rotary = tuple[Tensor, Tensor]  # cosines and sines (those of the first half negative), each (b or 1, 1, t, width)
 
 
 def positions(doc: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
@@ -93,15 +93,15 @@ def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype) -> Rotary
     """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256."""
     with torch.autocast(place.device.type, enabled=False):
         inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, place.max() + 1, place.device)
-        angle = place[:, None, :, None].float() * inverse.repeat(2)
-    return (angle.cos() * scale).to(dtype), (angle.sin() * scale).to(dtype)
+        angle = place[:, None, :, None].float() * inverse
+        cos, sin = angle.cos() * scale, angle.sin() * scale
+    return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
 
 
 def rotate(x: Float[Tensor, "b h t w"], turn: Rotary) -> Float[Tensor, "b h t w"]:
     """Turn the plane (x_i, x_{i + w/2}) by its angle: halves, as in Hugging Face's Llama, not Meta's neighbours."""
     cos, sin = turn
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
 def sinusoids(place: Int[Tensor, "b t"], dim: int, *, halves: bool = False) -> Float[Tensor, "b t {dim}"]:
@@ -125,6 +125,9 @@ class KVCache:
         self.doc: Tensor | None = None
         self.cross: dict[int, tuple[Tensor, Tensor]] = {}
         self._kv = torch.zeros(cfg.layers, 2, batch, cfg.kv, length, cfg.width, device=device, dtype=dtype)
+        self._turns: Rotary | None = None
+        if cfg.pos == "rope" and cfg.rope.scaling != "dynamic":
+            self._turns = rotary(cfg, torch.arange(length, device=device)[None], dtype)
 
     @property
     def length(self) -> int:
@@ -158,6 +161,13 @@ class KVCache:
             doc = past[:, -1:].expand(-1, new)
         self.doc = torch.cat((past, doc), dim=1)
         return self.doc
+
+    def turn(self, place: Int[Tensor, "b t"]) -> Rotary | None:
+        """Cosines and sines of these positions, if they do not depend on how long the text is."""
+        if self._turns is None:
+            return None
+        cos, sin = (table[0, 0, place][:, None] for table in self._turns)
+        return cos, sin
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -203,7 +213,7 @@ class Attention(nn.Module):
             q = rotate(q, turn)
         k, v = self._keys(x, turn, cache) if source is None else self._cross(source, cache)
         y = attention(q, k, v, mask, causal=causal, dropout=self.dropout if self.training else 0.0)
-        return self.o(rearrange(y, "b h t w -> b t (h w)"))
+        return self.o(y.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.width)).transpose(1, 2)

@@ -75,7 +75,7 @@ class Block(nn.Module):
             self.norm_cross, self.cross = norm(cfg), Attention(cfg, layer, source_dim)
         self.norm2 = None if cfg.parallel == "one_norm" else norm(cfg)
         self.mlp = MLP(cfg)
-        self.drop = nn.Dropout(cfg.dropout)
+        self.drop = nn.Dropout(cfg.dropout) if cfg.dropout else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b t d"], sight: Sight) -> Float[Tensor, "b t d"]:
         if self.parallel:
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg, layer, source_dim) for layer in range(cfg.layers))
         self.norm = None if cfg.post_norm else norm(cfg)
         self.head = nn.Linear(cfg.dim, cfg.vocab, bias=False) if cfg.vocab and not cfg.tie else None
-        self.drop = nn.Dropout(cfg.dropout)
+        self.drop = nn.Dropout(cfg.dropout) if cfg.dropout else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -242,7 +242,9 @@ class Transformer(nn.Module):
             window: visible(new, total, causal=cfg.causal, window=window, doc=doc, device=x.device)
             for window in set(cfg.window)
         }
-        turn = rotary(cfg, place, x.dtype) if cfg.pos == "rope" else None
+        turn = None if cache is None else cache.turn(place)
+        if turn is None and cfg.pos == "rope":
+            turn = rotary(cfg, place, x.dtype)
         source_mask = None
         if source_doc is not None:
             source_mask = (source_doc >= 0)[:, None, None, :]
@@ -254,7 +256,8 @@ class Transformer(nn.Module):
 
 def check_ids(ids: Int[Tensor, "..."], vocab: int) -> None:
     """Raise ValueError unless all ids lie in 0 .. vocab - 1."""
-    if ids.numel() and not 0 <= (low := int(ids.min())) <= (high := int(ids.max())) < vocab:
+    low, high = map(int, ids.aminmax()) if ids.numel() else (0, 0)
+    if not 0 <= low <= high < vocab:
         wrong = low if low < 0 else high
         raise ValueError(f"id {wrong} is outside of the vocabulary 0..{vocab - 1}; was another tokeniser used?")
 
