@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from gen_core.testing import load
-from gen_transformer import clean
+from gen_transformer import quality
 
 corpora = load(Path(__file__).with_name("corpora.py"))
 
@@ -36,12 +36,12 @@ def filters(language: str) -> dict:
 
         return verdict
 
-    stop = {"stop_words": sorted(clean.STOP_WORDS[language])}
+    stop = {"stop_words": sorted(quality.STOP_WORDS[language])}
     return {
-        "gopher quality": (theirs(GopherQualityFilter(language=code, **stop)), clean.gopher_quality),
-        "gopher repetition": (theirs(GopherRepetitionFilter(language=code)), clean.gopher_repetition),
-        "fineweb quality": (theirs(FineWebQualityFilter(language=code)), clean.fineweb_quality),
-        "c4 lines": (theirs(C4QualityFilter(language=code)), lambda text, language: clean.c4_lines(text)[1]),
+        "gopher quality": (theirs(GopherQualityFilter(language=code, **stop)), quality.gopher_quality),
+        "gopher repetition": (theirs(GopherRepetitionFilter(language=code)), quality.gopher_repetition),
+        "fineweb quality": (theirs(FineWebQualityFilter(language=code)), quality.fineweb_quality),
+        "c4 lines": (theirs(C4QualityFilter(language=code)), lambda text, language: quality.c4_lines(text)[1]),
     }
 
 

@@ -1,6 +1,19 @@
 """MinHash beside datasketch and datatrove: bias and spread, recall of noisy copies, documents per second.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/near_duplicates.py corpora     # 3 minutes; corpora.py says how to get it
+
+300 chapters of the King James Bible, shingles of 5 words, 112 hashes; datasketch 2.0.0, datatrove 0.10.1 (SHA-1).
+Found, on one core in processor time:
+
+    documents / s       ours 2,061, datasketch 1,661, datatrove 167; 1 M tokens searched for runs of 50 in .4 s
+    deviation at J = .5 ours .0436, datasketch .0508, theory .0472
+                 J = .8 ours .0413, datasketch .0393, theory .0378
+                 J = .9 ours .0296, datasketch .0283, theory .0284
+    recall of noisy copies, 14 bands of 8 rows (no false pair, ours or theirs)
+      words replaced    .5 %     1 %     2 %     4 %     8 %
+      ours             1.000   1.000    .910    .510    .050
+      datasketch       1.000    .993    .953    .543    .063
+      closed form       .999    .997    .932    .532    .068
 """
 
 import random

@@ -9,23 +9,25 @@ from collections import Counter
 import pytest
 
 from gen_transformer.clean import (
-    STOP_WORDS,
     Document,
     as_datatrove,
     by_stop_words,
     by_url,
-    c4_lines,
     clean,
     correcting,
     extracting,
+    in_language,
+    on_text,
+    registered_domain,
+    url_filter,
+)
+from gen_transformer.quality import (
+    STOP_WORDS,
+    c4_lines,
     fineweb_quality,
     gopher_quality,
     gopher_repetition,
-    in_language,
-    on_text,
     refinedweb_lines,
-    registered_domain,
-    url_filter,
     words,
 )
 
@@ -49,7 +51,8 @@ QUALITY = (
 FRENCH = (
     "Le commandant fit savoir à l'équipage que la tempête approchait, et qu'il faudrait dans l'heure réduire la "
     "voilure pour ne pas perdre un mât. Les hommes qui dormaient furent réveillés ; on ferma les écoutilles, "
-    "on doubla les amarres des chaloupes. Une heure après, est-ce par chance ou par métier, le navire tenait encore sa route."
+    "on doubla les amarres des chaloupes. "
+    "Une heure après, est-ce par chance ou par métier, le navire tenait encore sa route."
 )
 
 REPETITION = {

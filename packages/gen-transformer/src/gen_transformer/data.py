@@ -159,6 +159,7 @@ class Corpus:
             self._parts.append(tokens)
             ends.append(offsets[1:] + ends[-1][-1])
         self.offsets = np.concatenate(ends)
+        self.folders = tuple(Path(folder).resolve() for folder in folders)
         self._starts = np.cumsum([0, *map(len, self._parts)])
         self.vocab, self.fingerprint = headers[0]["vocab"], headers[0]["tokenizer"]
         wanted = tokenizer.fingerprint if tokenizer else self.fingerprint
@@ -171,6 +172,9 @@ class Corpus:
     def __len__(self) -> int:
         """Number of tokens."""
         return int(self.offsets[-1])
+
+    def __reduce__(self):
+        return Corpus, self.folders  # to a worker process go names, not tokens
 
     def tokens(self, start: int, stop: int) -> Int64[Tensor, "n"]:
         """Tokens `start` to `stop` of the sequence."""
