@@ -13,18 +13,9 @@ from rich.table import Table
 
 from gen_apps.llm import corpus
 from gen_transformer import Tokenizer, bytes_per_token, fertility
-from gen_transformer.clean import (
-    Document,
-    by_stop_words,
-    clean,
-    correcting,
-    gopher_quality,
-    gopher_repetition,
-    in_language,
-    on_text,
-    refinedweb_lines,
-)
+from gen_transformer.clean import Document, by_stop_words, clean, correcting, in_language, on_text
 from gen_transformer.dedup import kept, minhash, near_duplicates, no_overlap_with, shingles
+from gen_transformer.quality import gopher_quality, gopher_repetition, refinedweb_lines
 
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT ...")]
 

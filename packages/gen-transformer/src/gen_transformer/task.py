@@ -4,6 +4,7 @@ task = LMTask(Transformer(cfg), lr=1e-3)
 Trainer(task, clip=1.0, schedule=wsd(100, 2000, 400)).fit(Loader(rows, batch_size=32), steps=2000)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from gen_transformer.loss import lm_loss
 from gen_transformer.model import Transformer
 from gen_transformer.optim import optimizer
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, targets, weight, doc; each (b, t)
+Batch = Sequence[Tensor]  # ids, targets, weight, doc; each (b, t)
 
 
 class LMTask(Task):

@@ -1,0 +1,223 @@
+"""`gen llm ...` as a user types it, from raw text to a chat."""
+
+import io
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from gen_apps.__main__ import main
+from gen_core import Run
+from gen_core.checkpoint import latest, load_tensors
+from gen_core.testing import launch
+from gen_transformer import Config, Tokenizer, Transformer, hf
+
+ENGLISH = "The cat sees the dog and the dog sees the cat in the garden of the house.\n" * 40
+FRENCH = "Le chat voit le chien et le chien voit le chat dans le jardin de la maison à côté.\n" * 40
+CPU = "--machine.device cpu"
+TINY = f"--optim.steps 6 --optim.batch-size 4 --network.layers 1 --network.dim 16 --network.heads 2 {CPU}"
+
+
+def gen(*words: str) -> None:
+    main([part for word in words for part in shlex.split(word)])
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "en.txt").write_text(ENGLISH)
+    (folder / "fr.txt").write_text(FRENCH, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(texts, tmp_path_factory) -> Path:
+    """Two languages, mixed two to one."""
+    path = tmp_path_factory.mktemp("llm") / "a"
+    gen(f"llm pretrain {texts / 'en.txt'} {texts / 'fr.txt'} --ratios 2 1 --out {path} {TINY} --network.context 128")
+    return path
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("chats") / "echo.jsonl"
+    turns = [[{"role": "user", "content": w}, {"role": "assistant", "content": w}] for w in ("cat", "dog") * 8]
+    file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    return file
+
+
+def test_pretraining_leaves_what_a_reader_needs(run):
+    names = {p.name for p in run.iterdir()}
+    assert names >= {"config.json", "model.json", "quality.json", "energy.json", "tokenizer.json", "report.html"}
+    last = Run(run).metrics()[-1]
+    assert {"loss", "val/en/loss", "val/fr/loss", "tokens_per_second", "tflops", "energy/joules"} <= last.keys()
+    table = {row["name"]: row["values"] for row in json.loads((run / "quality.json").read_text())["rows"]}
+    read = {name: values["tokens trained on"]["value"] for name, values in table.items()}
+    assert read["en"] == pytest.approx(2 * read["fr"], rel=0.2), "mixed by tokens"
+    page = (run / "report.html").read_text()
+    assert "bits per byte" in page and "<h2>Texts</h2>" in page
+
+
+def test_bits_per_byte_and_per_character_are_of_one_text(run):
+    """French has characters of two bytes, so its two figures differ by their share; nats per token are per character
+    with this tokeniser."""
+    rows = json.loads((run / "quality.json").read_text())["rows"]
+    for row, text in zip(rows, (ENGLISH, FRENCH), strict=True):
+        held = text[-round(len(text) * 0.1) :]
+        by = {name: v["value"] for name, v in row["values"].items()}
+        first = 1 - 1 / len(held)  # nothing stands before the first character: it is not predicted
+        assert row["n"] == len(held) - 1
+        assert by["bits per character"] / 1.4426950409 == pytest.approx(by["nats per token"] * first, rel=1e-6)
+        bytes_per_character = (len(held.encode()) - len(held[0].encode())) / len(held)
+        assert by["bits per character"] / by["bits per byte"] == pytest.approx(bytes_per_character, rel=1e-6)
+
+
+def test_the_same_command_again_changes_nothing_and_an_interrupted_run_ends_alike(run, texts, tmp_path, monkeypatch):
+    from gen_core import Interrupted, Jsonl
+
+    before = (latest(run) / "task.safetensors").read_bytes()
+    gen(f"llm pretrain --resume {run} {CPU}")
+    assert (latest(run) / "task.safetensors").read_bytes() == before
+    log = Jsonl.on_step_end
+    command = (
+        f"llm pretrain {texts / 'en.txt'} {texts / 'fr.txt'} --ratios 2 1 --out {tmp_path / 'b'} {TINY} "
+        "--network.context 128"
+    )
+    with monkeypatch.context() as m, pytest.raises(Interrupted):
+        m.setattr(Jsonl, "on_step_end", lambda self, t, metrics: (log(self, t, metrics), t.step == 3 and t._note(2)))
+        gen(command)
+    gen(command)
+    assert (latest(tmp_path / "b") / "task.safetensors").read_bytes() == before
+
+
+def _again(texts: str, out: str) -> None:
+    gen(f"llm pretrain {texts}/en.txt {texts}/fr.txt --ratios 2 1 --out {out} {TINY} --network.context 128")
+
+
+def test_two_processes_train_what_one_does(run, texts, tmp_path):
+    launch(2, _again, str(texts), str(tmp_path / "two"))
+    one, two = (load_tensors(latest(path) / "task.safetensors") for path in (run, tmp_path / "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_depends_on_its_number_and_the_seed_alone(run, capsys):
+    def written(flags: str) -> list[str]:
+        capsys.readouterr()
+        gen(f"llm generate {run} 'The c' --tokens 12 --device cpu {flags}")
+        return capsys.readouterr().out.split("\n" + "-" * 20 + "\n")
+
+    three = written("--n 3")
+    assert written("--n 1")[0].strip("\n") == three[0].strip("\n") and len(set(three)) > 1
+    assert written("--n 1 --seed 1") != three[:1]
+    assert all(text.startswith("The c") for text in three)
+    greedy = "--sampling.temperature 0"
+    assert written(greedy) == written(f"{greedy} --draft {run}")
+
+
+def test_tuning_teaches_what_the_assistant_says_and_chat_answers(run, chats, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "tuned"
+    gen(
+        f"llm tune {run} {chats} --out {path} --optim.steps 60 --optim.lr 0.01 --optim.muon 0.02 {CPU} "
+        "--optim.batch-size 2"
+    )
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("dog\n\n"))
+    gen(f"llm chat {path} --device cpu")
+    assert capsys.readouterr().out == "dog\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
+    gen(f"llm chat {path} --device cpu")
+    assert capsys.readouterr().out == "cat\n"
+
+
+def test_frozen_blocks_stay_as_they_were(run, chats, tmp_path):
+    gen(f"llm tune {run} {chats} --out {tmp_path / 'f'} --freeze --optim.steps 2 --optim.batch-size 1 {CPU}")
+    before, after = (load_tensors(latest(path) / "task.safetensors") for path in (run, tmp_path / "f"))
+    assert all(torch.equal(after[name], x) for name, x in before.items() if "blocks" in name)
+    assert not torch.equal(after["model.head.weight"], before["model.head.weight"])
+
+
+def test_a_tokeniser_of_one_language_costs_the_other(texts, tmp_path, capsys):
+    gen(f"llm tokenizer {texts / 'en.txt'} --vocab 300 --out {tmp_path / 'en'}")
+    gen(f"llm tokenizer {texts / 'en.txt'} {texts / 'fr.txt'} --vocab 330 --out {tmp_path / 'both'}")
+    one, both = (Tokenizer.load(tmp_path / name) for name in ("en", "both"))
+    assert len(both.encode(FRENCH)) < 0.7 * len(one.encode(FRENCH))
+    assert "tokens per word" in capsys.readouterr().out
+
+
+def test_data_says_what_it_left_out_and_trains(texts, tmp_path, capsys):
+    pages = tmp_path / "pages.jsonl"
+    prose = (
+        "It was the best of times, it was the worst of times, and that is what we have to be told with all of this. "
+    )
+    words = [
+        prose + f"Chapter {i} tells of number {i} and of nothing else that matters to the reader. " for i in range(9)
+    ]
+    pages.write_text("".join(json.dumps({"text": t}) + "\n" for t in [*words, words[0], FRENCH, "short"]))
+    (tmp_path / "test.txt").write_text(words[1])
+    gen(
+        f"llm data {pages} --language en --dedup --against {tmp_path / 'test.txt'} --tokenizer bpe:270 "
+        f"--out {tmp_path / 'd'} --held-out 0.2"
+    )
+    said = capsys.readouterr().out
+    assert "language 1" in said and "near copy" in said and "contaminated" in said
+    gen(f"llm pretrain {tmp_path / 'd' / 'pages'} --out {tmp_path / 'r'} {TINY} --network.context 32")
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
+def test_a_hugging_face_directory_is_used_as_a_run_is(texts, tmp_path, capsys):
+    torch.manual_seed(0)
+    cfg = Config(262, 16, 1, 2, context=64, norm="layer", mlp="gelu_tanh", pos="learned", bias="all", tie=True)
+    hf.save(Transformer(cfg), tmp_path / "hf")
+    gen(f"llm tokenizer {texts / 'en.txt'} --vocab 262 --out {tmp_path / 'hf'}")
+    gen(f"llm generate {tmp_path / 'hf'} 'The' --tokens 4 --device cpu")
+    (tmp_path / "q.jsonl").write_text('{"context": "The", "choices": [" cat", " dog"], "answer": 0}\n')
+    gen(f"llm eval {tmp_path / 'hf'} {texts / 'en.txt'} --choices {tmp_path / 'q.jsonl'} --device cpu")
+    said = capsys.readouterr().out
+    assert "bits per byte" in said and "right of 1 by likelihood" in said
+
+
+def test_scaling_finds_the_law_that_made_the_runs(run, tmp_path, capsys):
+    rows = [(n, d, 1.8 + 480 / n**0.35 + 2000 / d**0.37) for n in (1e7, 1e8, 1e9) for d in (1e9, 1e10, 1e11)]
+    file = tmp_path / "runs.csv"
+    file.write_text("N,D,loss\n" + "".join(f"{n},{d},{l}\n" for n, d, l in rows))
+    gen(f"llm scaling {file} --bootstrap 20 --budget 1e21 --out {tmp_path / 's.png'}")
+    said = capsys.readouterr().out
+    assert "/ N^0.35 " in said and "/ D^0.37\n" in said and (tmp_path / "s.png").stat().st_size > 1000
+    point = json.loads((run / "scaling.json").read_text())
+    assert point["D"] == pytest.approx(6 * 4 * 128, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("llm pretrain {tmp}/none.txt", "neither a file nor a folder"),
+        ("llm pretrain {tmp}/latin.txt", "latin.txt (byte 0xe9)"),
+        ("llm pretrain {tmp}/empty.txt", "holds no text"),
+        ("llm pretrain {texts}/en.txt --ratios 1 2", "2 shares for 1 TEXTs"),
+        ("llm pretrain {texts}/en.txt --tokenizer bpe:many", "bpe:SIZE needs a number"),
+        ("llm pretrain {texts}/en.txt --network.heads 3 --network.dim 16", "does not divide into 3 heads"),
+        ("llm generate {run} 'Zebra!'", "not among the"),
+        ("llm generate {run} The --tokens 1000", "do not fit the context of 128"),
+        ("llm generate {tmp} The", "tokenizer.json"),
+        ("llm tune {run} {tmp}/bad.jsonl", "line 1 is no chat"),
+        ("llm tune {run} {tmp}/systems.jsonl", "follows system"),
+        ("llm eval {run}", "give TEXT, --choices or --tasks"),
+        ("llm scaling {run}", "need 6 runs"),
+    ],
+)
+def test_bad_input_is_one_sentence(command, sentence, run, texts, tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes("été".encode("latin-1"))
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    two = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]
+    (tmp_path / "systems.jsonl").write_text(2 * (json.dumps({"messages": two}) + "\n"))
+    with pytest.raises(SystemExit) as exit:
+        gen(
+            command.format(run=run, texts=texts, tmp=tmp_path)
+            + (f" --out {tmp_path / 'o'}" if "train" in command else "")
+        )
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and sentence in said and said.count("\n") == 1
