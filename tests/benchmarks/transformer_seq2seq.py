@@ -2,9 +2,10 @@
 
     uv run python tests/benchmarks/transformer_seq2seq.py
 
-The task of 900 steps on 64 fresh sequences each, AdamW, rate 2e-3 with a one-cycle schedule, 128 units, one thread.
+900 steps on 64 fresh sequences each, AdamW, rate 4e-3 with a one-cycle schedule, 128 units, one thread.
 Exact: the share of 2,000 new sequences that are reversed without a mistake; at 20: of 2,000 sequences of that length;
-alignment: the share of steps whose largest weight is on the word that has to be said.
+alignment: the share of steps whose largest weight is on the word that has to be said. Measured: without attention .374,
+.000; general .961, .897, alignment .973.
 """
 
 import sys
