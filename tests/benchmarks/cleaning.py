@@ -3,8 +3,17 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/cleaning.py corpora       # 2 minutes; corpora.py says how to get it
 
 300 chapters of the King James Bible and the Debian handbook's pages in English and French, against datatrove 0.10.1,
-whose words come from spaCy. Ours judge each page in its language; to compare verdict by verdict, both take English
-rules first. "agree" counts equal verdicts with equal reasons.
+whose words come from spaCy. Verdicts agree when both keep a text or both name the same reason. Found, in processor time:
+
+    all 2,448 verdicts agree         gopher quality   gopher repetition   fineweb quality   c4 lines
+    kept of 300 chapters                  298              286                 290             298
+    kept of 104 English pages             100              104                  96             101
+    kept of 104 French pages               97              104                  95             101
+    the same by French rules              100              104                  95             101
+    documents/s ours, chapters          1,022              458               1,518           8,410
+    documents/s datatrove                  70              131                 191             140
+
+English stop words drop 4 French pages, French ones 1.
 """
 
 import random
