@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from gen_core.testing import load as module
 from gen_transformer.bert import mask_tokens
 from gen_transformer.config import Config, Rope
-from gen_transformer.families import FAMILIES, Fields
+from gen_transformer.families import FAMILIES
+from gen_transformer.fields import Fields
 from gen_transformer.generate import complete
 from gen_transformer.hf import load, save
 from gen_transformer.model import Transformer

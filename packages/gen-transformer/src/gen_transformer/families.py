@@ -1,31 +1,14 @@
-"""The families of Hugging Face that the one block stack is: names of their weights, fields of their `config.json`.
-
-What both sides have is a row of a table, `ours=theirs`, used to read and to write. What older files leave out is in
-`defaults`; what would change the mathematics is refused by name.
-"""
+"""The families of Hugging Face that the one block stack is: names of their weights, fields of their `config.json`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from gen_transformer.bert import BERT, Bert
-from gen_transformer.config import Config, Rope
+from gen_transformer.fields import Fields, explicit, read_config, read_rope, rows, write_config, write_rope
 from gen_transformer.model import EncoderDecoder, Transformer
-
-
-class Fields(dict):
-    """`config.json`; asking for a field that it lacks says so."""
-
-    def __missing__(self, name: str) -> Any:
-        raise ValueError(f"config.json of a {self.get('model_type')} has no {name!r}; is it cut, or of another family?")
-
-    def need(self, **values: Any) -> None:
-        """Refuse other values than these, and than none at all."""
-        for name, value in values.items():
-            if self.get(name) not in (value, None):
-                raise ValueError(f"{self['model_type']} with {name}={self[name]!r} is not supported, only {value!r}")
 
 
 @dataclass(frozen=True)
@@ -53,96 +36,15 @@ class Family:
     """Some files hold the first too, which then has to equal the second."""
 
 
-def _rows(text: str, ours: str = "", theirs: str = "") -> dict[str, str]:
-    pairs = (row.split("=") for row in text.split())
-    return {ours + a: theirs + b for a, b in pairs}
-
-
-# ---------------------------------------------------------------------- fields
-
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "relu2": "relu2", "silu": "silu"}
-ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
-
-
-def _config(c: Fields, table: dict[str, str], **rest: Any) -> Config:
-    known = {ours: c[theirs] for ours, theirs in table.items()}
-    if "mlp" in known and known["mlp"] not in ACTIVATIONS:
-        raise ValueError(f"activation {known['mlp']!r} is not supported, only {', '.join(ACTIVATIONS)}")
-    known |= {"mlp": ACTIVATIONS[known["mlp"]]} if "mlp" in known else {}
-    return Config(**known, **rest)
-
-
-def _fields(cfg: Config, table: dict[str, str]) -> dict[str, Any]:
-    cfg = explicit(cfg)
-    values = {theirs: getattr(cfg, ours) for ours, theirs in table.items()}
-    if "mlp" in table:
-        values[table["mlp"]] = next((theirs for theirs, ours in ACTIVATIONS.items() if ours == cfg.mlp), cfg.mlp)
-    return values
-
-
-def explicit(cfg: Config) -> Config:
-    """The same model with every size spelt out, and without what does not change a trained model."""
-    rope = replace(cfg.rope, original=cfg.rope.original or cfg.context) if cfg.pos == "rope" else Rope()
-    windows = tuple(cfg.sees(i) for i in range(cfg.layers))
-    sizes = {"kv_heads": cfg.kv, "head_dim": cfg.width, "ffn": cfg.hidden, "rope": rope, "window": windows}
-    return replace(cfg, **sizes, dropout=0.0, zero_init=False)
-
-
-TURNS = {"llama3": ("low_freq_factor", "high_freq_factor", 1.0, 4.0), "yarn": ("beta_slow", "beta_fast", 1.0, 32.0)}
-
-
-def _rope(c: Fields) -> Rope:
-    """Of version 4 (`rope_theta`, `rope_scaling`) and of version 5 (`rope_parameters`)."""
-    p = (c.get("rope_parameters") or {}) | (c.get("rope_scaling") or {})
-    kind = p.get("rope_type", p.get("type", "default"))
-    slow, fast, low, high = TURNS.get(kind, ("", "", 1.0, 4.0))
-    known = {"type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings", slow, fast}
-    known |= {"attention_factor"} if kind == "yarn" else set()
-    harmless = {"partial_rotary_factor": 1.0, "truncate": True}
-    c.need(partial_rotary_factor=1.0)
-    if kind not in ("default", "linear", "dynamic", *TURNS):
-        raise ValueError(f"rotary positions of type {kind!r} are not supported, only linear, dynamic, llama3 and yarn")
-    for name, value in p.items():
-        if name not in known and value != harmless.get(name):
-            raise ValueError(f"rotary positions of type {kind!r} with {name}={value!r} are not supported; remove it")
-    original = None
-    if kind in TURNS:  # the others stretch the context itself
-        original = c.get("original_max_position_embeddings") or p.get("original_max_position_embeddings")
-    return Rope(
-        theta=p.get("rope_theta") or c.get("rope_theta") or 10_000.0,
-        scaling="none" if kind == "default" else kind,
-        factor=p.get("factor") or 1.0,
-        original=original,
-        low=p.get(slow) or low,
-        high=p.get(fast) or high,
-        attention=p.get("attention_factor"),
-    )
-
-
-def _rope_fields(cfg: Config) -> dict[str, Any]:
-    """For both versions."""
-    rope, kind = cfg.rope, cfg.rope.scaling
-    p: dict[str, Any] = {"rope_theta": rope.theta, "rope_type": "default" if kind == "none" else kind}
-    if kind == "none":
-        return {"rope_parameters": p, "rope_theta": rope.theta}
-    p["factor"] = rope.factor
-    if kind in TURNS:
-        slow, fast, *_ = TURNS[kind]
-        p |= {slow: rope.low, fast: rope.high, "original_max_position_embeddings": rope.original or cfg.context}
-    if kind == "yarn" and rope.attention is not None:
-        p["attention_factor"] = rope.attention
-    return {"rope_parameters": p, "rope_theta": rope.theta, "rope_scaling": p}
-
-
 # ---------------------------------------------------------------------- GPT-2
 
-GPT2_NAMES = _rows("tokens=transformer.wte places=transformer.wpe norm=transformer.ln_f head=lm_head") | _rows(
+GPT2_NAMES = rows("tokens=transformer.wte places=transformer.wpe norm=transformer.ln_f head=lm_head") | rows(
     "norm1=ln_1 attention.q=attn.c_attn attention.k=attn.c_attn attention.v=attn.c_attn attention.o=attn.c_proj"
     " norm2=ln_2 mlp.up=mlp.c_fc mlp.down=mlp.c_proj",
     "blocks.*.",
     "transformer.h.*.",
 )
-GPT2_FIELDS = _rows(
+GPT2_FIELDS = rows(
     "vocab=vocab_size dim=n_embd layers=n_layer heads=n_head ffn=n_inner context=n_positions"
     " norm_eps=layer_norm_epsilon mlp=activation_function tie=tie_word_embeddings"
 )
@@ -151,24 +53,24 @@ GPT2_DEFAULTS = {"n_inner": None, "layer_norm_epsilon": 1e-5, "activation_functi
 
 def _read_gpt2(c: Fields, names: set[str]) -> Transformer:
     c.need(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    return Transformer(_config(c, GPT2_FIELDS, norm="layer", pos="learned", bias="all"))
+    return Transformer(read_config(c, GPT2_FIELDS, norm="layer", pos="learned", bias="all"))
 
 
 def _write_gpt2(model: Transformer) -> dict[str, Any]:
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), model.config.dropout)
-    return _fields(model.config, GPT2_FIELDS) | drops
+    return write_config(model.config, GPT2_FIELDS) | drops
 
 
 # ---------------------------------------------------------------------- Llama, Mistral, Qwen3
 
-LLAMA_NAMES = _rows("tokens=model.embed_tokens norm=model.norm head=lm_head") | _rows(
+LLAMA_NAMES = rows("tokens=model.embed_tokens norm=model.norm head=lm_head") | rows(
     "norm1=input_layernorm attention.q=self_attn.q_proj attention.k=self_attn.k_proj attention.v=self_attn.v_proj"
     " attention.o=self_attn.o_proj attention.q_norm=self_attn.q_norm attention.k_norm=self_attn.k_norm"
     " norm2=post_attention_layernorm mlp.gate=mlp.gate_proj mlp.up=mlp.up_proj mlp.down=mlp.down_proj",
     "blocks.*.",
     "model.layers.*.",
 )
-LLAMA_FIELDS = _rows(
+LLAMA_FIELDS = rows(
     "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads kv_heads=num_key_value_heads"
     " head_dim=head_dim ffn=intermediate_size context=max_position_embeddings norm_eps=rms_norm_eps"
     " tie=tie_word_embeddings"
@@ -182,7 +84,7 @@ def _read_llama(c: Fields, names: set[str]) -> Transformer:
     biases = [["none", "mlp"], ["attention", "all"]]
     bias = biases[bool(c.get("attention_bias"))][bool(c.get("mlp_bias"))]
     qk_norm = c["model_type"] == "qwen3"
-    return Transformer(_config(c, LLAMA_FIELDS, rope=_rope(c), bias=bias, window=_windows(c), qk_norm=qk_norm))
+    return Transformer(read_config(c, LLAMA_FIELDS, rope=read_rope(c), bias=bias, window=_windows(c), qk_norm=qk_norm))
 
 
 def _windows(c: Fields) -> tuple[int, ...]:
@@ -199,7 +101,7 @@ def _windows(c: Fields) -> tuple[int, ...]:
 def _write_llama(model: Transformer) -> dict[str, Any]:
     cfg = model.config
     bias = {"attention_bias": cfg.bias in ("attention", "all"), "mlp_bias": cfg.bias in ("mlp", "all")}
-    fields = _fields(cfg, LLAMA_FIELDS) | _rope_fields(cfg) | bias
+    fields = write_config(cfg, LLAMA_FIELDS) | write_rope(cfg) | bias
     return fields | {"hidden_act": "silu", "attention_dropout": cfg.dropout}
 
 
@@ -216,7 +118,7 @@ def _write_qwen3(model: Transformer) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------- Falcon
 
-FALCON_FIELDS = _rows(
+FALCON_FIELDS = rows(
     "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads ffn=ffn_hidden_size"
     " context=max_position_embeddings norm_eps=layer_norm_epsilon mlp=activation tie=tie_word_embeddings"
 )
@@ -234,8 +136,8 @@ def _falcon_names(model: Transformer) -> dict[str, str]:
     qkv = " ".join(f"attention.{x}=self_attention.query_key_value" for x in "qkv")
     rest = "attention.o=self_attention.dense mlp.up=mlp.dense_h_to_4h mlp.down=mlp.dense_4h_to_h"
     layer = f"{FALCON_NORMS[model.config.parallel]} {qkv} {rest}"
-    ends = _rows("tokens=transformer.word_embeddings norm=transformer.ln_f head=lm_head")
-    return ends | _rows(layer, "blocks.*.", "transformer.h.*.")
+    ends = rows("tokens=transformer.word_embeddings norm=transformer.ln_f head=lm_head")
+    return ends | rows(layer, "blocks.*.", "transformer.h.*.")
 
 
 def _read_falcon(c: Fields, names: set[str]) -> Transformer:
@@ -250,7 +152,7 @@ def _read_falcon(c: Fields, names: set[str]) -> Transformer:
         kv = c.get("num_kv_heads")
     bias = "all" if c["bias"] else "none"
     return Transformer(
-        _config(c, FALCON_FIELDS, kv_heads=kv, norm="layer", rope=_rope(c), bias=bias, parallel=parallel)
+        read_config(c, FALCON_FIELDS, kv_heads=kv, norm="layer", rope=read_rope(c), bias=bias, parallel=parallel)
     )
 
 
@@ -262,16 +164,16 @@ def _write_falcon(model: Transformer) -> dict[str, Any]:
     norms = {"num_ln_in_parallel_attn": (2 if two else 1) if new else None, "parallel_attn": cfg.parallel != "none"}
     drops = dict.fromkeys(("hidden_dropout", "attention_dropout"), cfg.dropout)
     rest = {"bias": cfg.bias == "all", "alibi": False}
-    return _fields(cfg, FALCON_FIELDS) | _rope_fields(cfg) | heads | norms | drops | rest
+    return write_config(cfg, FALCON_FIELDS) | write_rope(cfg) | heads | norms | drops | rest
 
 
 # ---------------------------------------------------------------------- BERT
 
 BERT_NAMES = {
-    **_rows("tokens=word_embeddings places=position_embeddings segments=token_type_embeddings", "", "bert.embeddings."),
-    **_rows("norm=bert.embeddings.LayerNorm pooler=bert.pooler.dense follows=cls.seq_relationship"),
-    **_rows("transform=transform.dense transform_norm=transform.LayerNorm bias=bias", "", "cls.predictions."),
-    **_rows(
+    **rows("tokens=word_embeddings places=position_embeddings segments=token_type_embeddings", "", "bert.embeddings."),
+    **rows("norm=bert.embeddings.LayerNorm pooler=bert.pooler.dense follows=cls.seq_relationship"),
+    **rows("transform=transform.dense transform_norm=transform.LayerNorm bias=bias", "", "cls.predictions."),
+    **rows(
         "attention.q=attention.self.query attention.k=attention.self.key attention.v=attention.self.value"
         " attention.o=attention.output.dense norm1=attention.output.LayerNorm mlp.up=intermediate.dense"
         " mlp.down=output.dense norm2=output.LayerNorm",
@@ -279,7 +181,7 @@ BERT_NAMES = {
         "bert.encoder.layer.*.",
     ),
 }
-BERT_FIELDS = _rows(
+BERT_FIELDS = rows(
     "vocab=vocab_size dim=hidden_size layers=num_hidden_layers heads=num_attention_heads ffn=intermediate_size"
     " context=max_position_embeddings norm_eps=layer_norm_eps mlp=hidden_act"
 )
@@ -295,13 +197,13 @@ def _read_bert(c: Fields, names: set[str]) -> Bert:
     c.need(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False, tie_word_embeddings=True)
     rest = {name: value for name, value in BERT.items() if name not in BERT_FIELDS}
     pairs = "cls.seq_relationship.weight" in names
-    return Bert(_config(c, BERT_FIELDS, **rest), segments=c["type_vocab_size"], sentences=pairs)
+    return Bert(read_config(c, BERT_FIELDS, **rest), segments=c["type_vocab_size"], sentences=pairs)
 
 
 def _write_bert(model: Bert) -> dict[str, Any]:
     drops = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), model.config.dropout)
     kind = {"architectures": ["BertForMaskedLM"]} if model.pooler is None else {}
-    return _fields(model.config, BERT_FIELDS) | {"type_vocab_size": model.segments.num_embeddings} | drops | kind
+    return write_config(model.config, BERT_FIELDS) | {"type_vocab_size": model.segments.num_embeddings} | drops | kind
 
 
 # ---------------------------------------------------------------------- Marian
@@ -320,14 +222,14 @@ def _marian_names(model: EncoderDecoder) -> dict[str, str]:
     )
     shared = model.encoder.tokens is model.decoder.tokens
     tables = {f"{x}.tokens": "model.shared" if shared else f"model.{x}.embed_tokens" for x in ("encoder", "decoder")}
-    stacks = _rows(layer, "encoder.blocks.*.", "model.encoder.layers.*.")
-    stacks |= _rows(layer + cross, "decoder.blocks.*.", "model.decoder.layers.*.")
+    stacks = rows(layer, "encoder.blocks.*.", "model.encoder.layers.*.")
+    stacks |= rows(layer + cross, "decoder.blocks.*.", "model.decoder.layers.*.")
     return tables | stacks | {"bias": "final_logits_bias"}
 
 
 def _marian_fields(part: str) -> dict[str, str]:
     vocab = "decoder_vocab_size" if part == "decoder" else "vocab_size"
-    return _rows(
+    return rows(
         f"layers={part}_layers heads={part}_attention_heads ffn={part}_ffn_dim vocab={vocab} dim=d_model"
         " context=max_position_embeddings mlp=activation_function"
     )
@@ -337,16 +239,16 @@ def _read_marian(c: Fields, names: set[str]) -> EncoderDecoder:
     c.need(tie_word_embeddings=True, normalize_before=False, normalize_embedding=False, add_final_layer_norm=False)
     c["decoder_vocab_size"] = c.get("decoder_vocab_size") or c["vocab_size"]
     fixed = {"norm": "layer", "post_norm": True, "pos": "sinusoidal_halves", "bias": "all", "tie": True}
-    encoder = _config(c, _marian_fields("encoder"), **fixed, causal=False)
-    decoder = _config(c, _marian_fields("decoder"), **fixed)
+    encoder = read_config(c, _marian_fields("encoder"), **fixed, causal=False)
+    decoder = read_config(c, _marian_fields("decoder"), **fixed)
     return EncoderDecoder(encoder, decoder, share=c["share_encoder_decoder_embeddings"], scale=c["scale_embedding"])
 
 
 def _write_marian(model: EncoderDecoder) -> dict[str, Any]:
     last = model.config.vocab - 1  # by custom padding is the last id, and the decoder starts from it
     return {
-        **_fields(model.encoder.config, _marian_fields("encoder")),
-        **_fields(model.config, _marian_fields("decoder")),
+        **write_config(model.encoder.config, _marian_fields("encoder")),
+        **write_config(model.config, _marian_fields("decoder")),
         **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), model.config.dropout),
         **dict.fromkeys(("pad_token_id", "decoder_start_token_id"), last),
         "forced_eos_token_id": None,

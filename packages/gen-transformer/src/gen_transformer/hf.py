@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen_transformer.bert import Bert
-from gen_transformer.families import FAMILIES, Family, Fields, explicit
+from gen_transformer.families import FAMILIES, Family
+from gen_transformer.fields import Fields, explicit
 from gen_transformer.model import Transformer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
