@@ -1,5 +1,6 @@
 """The flags of `gen gan train`, and the two networks that they and the data make."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +102,11 @@ class TrainGAN:
     """Features of a hidden layer; of dcgan and residual, an eighth of it at full resolution."""
     loss: Annotated[str, choice(LOSSES)] = "relativistic"
     """What the two players minimise."""
-    gamma: float = 10.0
-    """Of the penalties R1 and R2 on the discriminator's gradient, at the start."""
-    gamma_end: float = 4.0
-    """Of the penalties at the end; it falls by the same factor at every step."""
+    gamma: float | None = None
+    """Of the penalties R1 and R2 on the discriminator's gradient, at the start: more of it covers more of a small set,
+    less of it is sharper (40 for pictures up to 8 pixels, 10 for larger ones, 1 for points)."""
+    gamma_end: float | None = None
+    """Of the penalties at the end, by the same factor at every step (half of the start, a tenth for points)."""
     augment: tuple[str, ...] = ()
     """What is done to all that the discriminator judges, adaptively: flip, rotate, shift, scale, colour, cutout."""
     conditional: bool = False
@@ -120,7 +122,10 @@ class TrainGAN:
         for name, least in (("latents", 1), ("width", 16)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.gamma_end <= self.gamma or (self.gamma and not self.gamma_end):
+        if self.gamma is None and self.gamma_end is not None:
+            raise ValueError(f"--gamma-end {self.gamma_end} is where --gamma falls to; give both")
+        start, end = self.gamma or 0.0, self.gamma_end
+        if self.gamma is not None and not (0 <= start < math.inf and (end is None or 0 < end <= start or start == end)):
             raise ValueError(f"--gamma falls to --gamma-end above 0, or both are 0; got {self.gamma}, {self.gamma_end}")
         for name, table in (("loss", LOSSES), ("network", NETWORKS)):
             if (value := getattr(self, name)) is not None and value not in table:
@@ -146,10 +151,19 @@ class TrainGAN:
             raise ValueError(f"--network {kind} and --augment are not for points; leave them out")
         return NETWORKS[kind][0](subject, self.latents, self.width, subject.classes if self.conditional else 0)
 
-    def task(self, generator: nn.Module, discriminator: nn.Module) -> GANTask:
+    def penalties(self, subject: Subject) -> tuple[float, float]:
+        """Gamma at the start and at the end."""
+        if len(subject.shape) == 1:
+            usual, share = 1.0, 0.1
+        else:
+            usual, share = 40.0 if subject.shape[1] <= 8 else 10.0, 0.5
+        start = usual if self.gamma is None else self.gamma
+        return start, start * share if self.gamma_end is None else self.gamma_end
+
+    def task(self, generator: nn.Module, discriminator: nn.Module, subject: Subject) -> GANTask:
         """The game that they play."""
-        steps = self.optim.steps
-        gamma = (lambda step: self.gamma * (self.gamma_end / self.gamma) ** (step / steps)) if self.gamma else 0.0
+        (start, end), steps = self.penalties(subject), self.optim.steps
+        gamma = (lambda step: start * (end / start) ** (step / steps)) if start else 0.0
         return GANTask(
             generator,
             discriminator,

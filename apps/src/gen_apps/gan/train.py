@@ -42,7 +42,7 @@ def train(config: TrainGAN) -> None:
     classes = torch.arange(50) % max(1, of.classes) if config.conditional else None
     y = held_out.tensors[-1] if config.conditional else None
     trainer, ema = fit(
-        "gan train", config, run, config.task(net, discriminator),
+        "gan train", config, run, config.task(net, discriminator, of),
         Loader(training, config.optim.batch_size, seed=config.seed),
         lambda n: draw(net, config.latents, n, classes, seed=config.seed),
         averaged="generator", clip=None, model=of, layers=layers,
