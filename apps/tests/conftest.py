@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gen_core.testing import load
+
+small = load(Path(__file__).with_name("small.py"))
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
@@ -19,3 +23,26 @@ def tiny(tmp_path_factory) -> Path:
             x = (x if name == "lying" else x.T).clip(0, 255).astype(np.uint8)
             Image.fromarray(x).save(root / name / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def diffusion_run(tiny, tmp_path_factory) -> Path:
+    return _trained(small.DIFFUSION, tiny, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def vae_run(tiny, tmp_path_factory) -> Path:
+    """Conditional, of binary data."""
+    return _trained(small.VAE, tiny, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gan_run(tiny, tmp_path_factory) -> Path:
+    """Conditional, with augmentation."""
+    return _trained(small.GAN, tiny, tmp_path_factory)
+
+
+def _trained(words: str, data: Path, places: pytest.TempPathFactory) -> Path:
+    out = places.mktemp(words.split()[0]) / "a"
+    small.gen(f"{words.format(data)} --out {out}")
+    return out

@@ -10,63 +10,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gen_apps.__main__ import COMMANDS, main
 from gen_core import Run
-from gen_core.testing import launch
+from gen_core.testing import load
 
-TINY = "--optim.steps 8 --optim.batch-size 8 --optim.lr 1e-3 --sampler.steps 4 --network.width 8 --network.blocks 1"
-TINY_PICTURES = TINY + " --network.dropout 0"
-CPU = "--machine.device cpu --size 8"
-
-
-def gen(*words: str) -> None:
-    main([part for word in words for part in word.split()])
+small = load(Path(__file__).with_name("small.py"))
+gen = small.gen
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """24 pictures of two classes: light on dark, dark on light."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 200)):
-        (root / name).mkdir()
-        for i in range(24):
-            pixels = (level + 30 * rng.standard_normal((8, 8))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(folder, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "a"
-    gen(f"diffusion train {folder} --out {path} {TINY_PICTURES} {CPU}")
-    return path
-
-
-def test_training_leaves_everything_a_reader_needs(run):
-    names = {p.name for p in run.iterdir()}
+def test_training_leaves_everything_a_reader_needs(diffusion_run):
+    names = {p.name for p in diffusion_run.iterdir()}
     assert names >= {"config.json", "environment.json", "metrics.jsonl", "model.json", "quality.json", "report.html"}
     assert names >= {"samples", "samples.npz", "summary.txt", "checkpoints"}
-    assert [e["step"] for e in Run(run).metrics()][:8] == list(range(1, 9))
-    assert "val/loss" in Run(run).metrics()[7]
-    assert (run / "samples" / "step-000008.png").is_file()
-    quality = json.loads((run / "quality.json").read_text())
+    assert [e["step"] for e in Run(diffusion_run).metrics()][:8] == list(range(1, 9))
+    assert "val/loss" in Run(diffusion_run).metrics()[7]
+    assert (diffusion_run / "samples" / "step-000008.png").is_file()
+    quality = json.loads((diffusion_run / "quality.json").read_text())
     assert [r["name"] for r in quality["rows"]] == ["samples", "training data", "Gaussian per pixel"]
-    assert "frechet" in (run / "report.html").read_text()
+    assert "frechet" in (diffusion_run / "report.html").read_text()
 
 
-def test_the_same_command_again_continues_the_same_run(run, folder, capsys):
-    before = (run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes()
-    gen(f"diffusion train {folder} --out {run} {TINY_PICTURES} {CPU}")
-    assert before == ((run / "samples.npz").read_bytes(), (run / "metrics.jsonl").read_bytes())
-    gen(f"diffusion train --resume {run} --machine.device cpu")
-    assert before[0] == (run / "samples.npz").read_bytes()
+def test_the_same_command_again_continues_the_same_run(diffusion_run, tiny, capsys):
+    before = (diffusion_run / "samples.npz").read_bytes(), (diffusion_run / "metrics.jsonl").read_bytes()
+    gen(f"{small.DIFFUSION.format(tiny)} --out {diffusion_run}")
+    assert before == ((diffusion_run / "samples.npz").read_bytes(), (diffusion_run / "metrics.jsonl").read_bytes())
+    gen(f"diffusion train --resume {diffusion_run} --machine.device cpu")
+    assert before[0] == (diffusion_run / "samples.npz").read_bytes()
 
 
-def test_a_sample_depends_on_its_number_and_the_seed_alone(run, tmp_path):
+def test_a_sample_depends_on_its_number_and_the_seed_alone(diffusion_run, tmp_path):
     def drawn(name, flags):
-        gen(f"diffusion sample {run} --device cpu --out {tmp_path / name} {flags}")
+        gen(f"diffusion sample {diffusion_run} --device cpu --out {tmp_path / name} {flags}")
         assert (tmp_path / f"{name}.png").is_file()
         return np.load(tmp_path / f"{name}.npz")
 
@@ -81,40 +56,26 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(run, tmp_path):
     assert np.abs(plain["x"] - guided["x"]).max() > 1e-4, "guidance is accepted and ignored"
 
 
-def test_report_summary_and_embed(run, folder, tmp_path, capsys):
-    page = run / "report.html"
-    gen(f"report {run}")
+def test_report_summary_and_embed(diffusion_run, tiny, tmp_path, capsys):
+    page = diffusion_run / "report.html"
+    gen(f"report {diffusion_run}")
     first = page.read_bytes()
     page.unlink()
-    gen(f"report {run}")
+    gen(f"report {diffusion_run}")
     assert page.read_bytes() == first
-    gen(f"summary {run}")
+    gen(f"summary {diffusion_run}")
     assert "parameters" in capsys.readouterr().out
-    gen(f"embed {run}")
-    gen(f"embed {folder} --method pca --size 8 --n 20 --out {tmp_path / 'map.png'}")
-    assert (run / "embed-pca.png").is_file() and (tmp_path / "map.png").is_file()
+    gen(f"embed {diffusion_run}")
+    gen(f"embed {tiny} --method pca --size 8 --n 20 --out {tmp_path / 'map.png'}")
+    assert (diffusion_run / "embed-pca.png").is_file() and (tmp_path / "map.png").is_file()
     assert "trustworthiness" in capsys.readouterr().out
 
 
 def test_points_are_learned_and_drawn(tmp_path):
-    gen(f"diffusion train points:moons --out {tmp_path / 'p'} {TINY} --machine.device cpu")
+    gen(f"{small.DIFFUSION.format('points:moons')} --out {tmp_path / 'p'}".replace("--network.dropout 0", ""))
     assert np.load(tmp_path / "p" / "samples.npz")["x"].shape == (1000, 2)
     assert (tmp_path / "p" / "samples" / "step-000008.png").is_file()
     gen(f"diffusion sample {tmp_path / 'p'} --n 5 --label 1 --device cpu")
-
-
-def _two(folder: Path, path: Path) -> None:
-    gen(f"diffusion train {folder} --out {path} {TINY_PICTURES} {CPU}")
-
-
-def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
-    """Up to float32 rounding; each process draws a part of the samples."""
-    launch(2, _two, folder, tmp_path / "two")
-    one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "two"))
-    assert np.abs(one - two).mean() < 2e-3  # of values up to 7: AdamW enlarges the rounding of float32
-    for a, b in zip(Run(run).metrics()[:8], Run(tmp_path / "two").metrics(), strict=True):
-        assert all(a[name] == pytest.approx(b[name], rel=1e-2) for name in ("step", "loss", "val/loss") if name in a)
-        assert a.keys() == b.keys()
 
 
 @pytest.mark.slow
@@ -126,18 +87,18 @@ def test_two_processes_train_and_sample_as_one(run, folder, tmp_path):
         ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=29541"],
     ],
 )
-def test_launchers_start_two_processes(launcher, run, folder, tmp_path):
+def test_launchers_start_two_processes(launcher, diffusion_run, tiny, tmp_path):
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    words = f"diffusion train {folder} --out {tmp_path / 'l'} {TINY_PICTURES} {CPU}".split()
+    words = f"{small.DIFFUSION.format(tiny)} --out {tmp_path / 'l'}".split()
     done = subprocess.run([sys.executable, "-m", *launcher, "-m", "gen_apps", *words], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    one, two = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "l"))
+    one, two = (np.load(p / "samples.npz")["x"] for p in (diffusion_run, tmp_path / "l"))
     assert np.abs(one - two).mean() < 2e-3  # of values up to 7: AdamW enlarges the rounding of float32
 
 
-def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path):
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(diffusion_run, tiny, tmp_path):
     """A real process: exit code 130 after a checkpoint; the resumed run ends with the samples of an unbroken one."""
-    words = f"diffusion train {folder} --out {tmp_path / 'c'} {TINY_PICTURES} {CPU}"
+    words = f"{small.DIFFUSION.format(tiny)} --out {tmp_path / 'c'}"
     slow = "import time; from gen_core import Jsonl; log = Jsonl.on_step_end\n"
     slow += "def wait(*a): log(*a); time.sleep(0.5)\nJsonl.on_step_end = wait\n"
     code = f"{slow}from gen_apps.__main__ import main; main({words.split()!r})"
@@ -152,7 +113,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path)
     assert steps and steps[-1] != "step-000008" and not (tmp_path / "c" / "samples.npz").exists()
     assert f"--resume {tmp_path / 'c'}" in error
     gen(f"diffusion train --resume {tmp_path / 'c'} --machine.device cpu")
-    whole, resumed = (np.load(p / "samples.npz")["x"] for p in (run, tmp_path / "c"))
+    whole, resumed = (np.load(p / "samples.npz")["x"] for p in (diffusion_run, tmp_path / "c"))
     np.testing.assert_array_equal(whole, resumed)
 
 
@@ -191,14 +152,16 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(run, folder, tmp_path)
         ("green frobnicate", "is no command"),
     ],
 )
-def test_a_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(words, sentence, run, tmp_path, capsys):
+def test_a_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(
+    words, sentence, diffusion_run, tmp_path, capsys
+):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "bad.png").write_bytes(b"no picture")
     places = {"RUN": "new", "EMPTY": "empty", "BROKEN": "broken"}
     for word, place in places.items():
         words = words.replace(word, str(tmp_path / place))
-    words = words.replace("TRAINED", str(run))
+    words = words.replace("TRAINED", str(diffusion_run))
     with pytest.raises(SystemExit) as stop:
         gen(words)
     said = " ".join(capsys.readouterr().err.split()).replace("│ ", "")
@@ -207,18 +170,18 @@ def test_a_wrong_input_is_one_sentence_exit_code_2_and_nothing_written(words, se
     assert "Traceback" not in said and not (tmp_path / "new").exists()
 
 
-def test_every_run_and_sampling_says_what_it_cost(run, tmp_path, capsys):
+def test_every_run_and_sampling_says_what_it_cost(diffusion_run, tmp_path, capsys):
     """Joules and grams in metrics.jsonl and on the page, with kind, source and spread; a place changes the grams."""
-    last = next(entry for entry in Run(run).metrics() if entry["step"] == 8)
+    last = next(entry for entry in Run(diffusion_run).metrics() if entry["step"] == 8)
     assert last["energy/joules"] > 0 and last["energy/joules_per_sample"] > 0 and last["energy/carbon_g"] > 0
-    training = json.loads((run / "energy.json").read_text())["training"]
+    training = json.loads((diffusion_run / "energy.json").read_text())["training"]
     assert {"energy", "carbon", "grid", "per sample", "spread", "source"} <= training.keys()
-    assert "per sample" in (run / "report.html").read_text()
+    assert "per sample" in (diffusion_run / "report.html").read_text()
     grams = {}
     for place in ("FR", "Poland"):
-        gen(f"diffusion sample {run} --n 2 --device cpu --place.grid {place} --out {tmp_path / place}")
+        gen(f"diffusion sample {diffusion_run} --n 2 --device cpu --place.grid {place} --out {tmp_path / place}")
         grams[place] = json.loads((tmp_path / f"{place}.energy.json").read_text())["grid"]
-    assert Run(run).metrics()[-1]["sampling/joules_per_sample"] > 0
+    assert Run(diffusion_run).metrics()[-1]["sampling/joules_per_sample"] > 0
     assert "France" in grams["FR"] and "Poland" in grams["Poland"]
     assert "carbon" in capsys.readouterr().out
 

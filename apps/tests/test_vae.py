@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from gen_apps.__main__ import main
 from gen_apps.vae.trained import TrainedVAE
 from gen_core import Run
-from gen_core.checkpoint import load_tensors
-from gen_core.testing import launch
+from gen_core.testing import load
 
 TINY = "--optim.steps 6 --optim.batch-size 16 --network.width 16 --network.depth 1 --latents 3 --components 2"
 CPU = "--machine.device cpu"
-BINARY = f"--size 8 {TINY} {CPU} --conditional --binarise --network.dropout 0"
 
 
-def gen(*words: str) -> None:
-    main([part for word in words for part in word.split()])
+gen = load(Path(__file__).with_name("small.py")).gen
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +27,11 @@ def run(tiny, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def pictures(tiny, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("vae") / "b"
-    gen(f"vae train {tiny} --out {path} {BINARY}")
-    return path
-
-
-def test_training_leaves_what_a_reader_needs_and_goes_on_where_it_stood(run, pictures):
-    names = {p.name for p in pictures.iterdir()}
+def test_training_leaves_what_a_reader_needs_and_goes_on_where_it_stood(run, vae_run):
+    names = {p.name for p in vae_run.iterdir()}
     assert names >= {"config.json", "model.json", "quality.json", "energy.json", "report.html", "samples.npz"}
-    assert "reconstructions over training, the data on top.png" in {p.name for p in (pictures / "pictures").iterdir()}
-    page = (pictures / "report.html").read_text()
+    assert "reconstructions over training, the data on top.png" in {p.name for p in (vae_run / "pictures").iterdir()}
+    page = (vae_run / "report.html").read_text()
     assert "latents by PCA" in page and "traversals of the widest latents" in page and "frechet" in page
     assert {e["step"] for e in Run(run).metrics()} == set(range(1, 7)) and "val/kl" in Run(run).metrics()[-1]
     assert Run(run).metrics()[-1]["energy/joules"] > 0
@@ -64,19 +53,8 @@ def test_an_interrupted_run_ends_like_a_whole_one(run, tiny, tmp_path, monkeypat
     np.testing.assert_array_equal(whole, resumed)
 
 
-def test_two_processes_train_as_one(pictures, tiny, tmp_path):
-    launch(2, gen, f"vae train {tiny} --out {tmp_path / 'two'} {BINARY}")
-    one, two = (
-        load_tensors(p / "checkpoints" / "step-000006" / "ema.safetensors") for p in (pictures, tmp_path / "two")
-    )
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    for a, b in zip(Run(pictures).metrics(), Run(tmp_path / "two").metrics(), strict=True):
-        assert a.keys() == b.keys() and a.get("val/kl") == pytest.approx(b.get("val/kl"), rel=1e-3)
-
-
-def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(pictures, run, tmp_path):
-    def drawn(name: str, flags: str, of: Path = pictures):
+def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(vae_run, run, tmp_path):
+    def drawn(name: str, flags: str, of: Path = vae_run):
         gen(f"vae sample {of} --device cpu --out {tmp_path / name} {flags}")
         assert (tmp_path / f"{name}.png").is_file()
         return np.load(tmp_path / f"{name}.npz")
@@ -91,17 +69,17 @@ def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(pictures, run
 
 
 @pytest.mark.parametrize("kind", ["slerp", "lerp"])
-def test_a_path_between_codes_is_smooth(kind, pictures, capsys):
+def test_a_path_between_codes_is_smooth(kind, vae_run, capsys):
     """Its labels and its order are those of one path each: one that goes on in another would jump."""
-    gen(f"vae interpolate {pictures} --n 4 --steps 12 --kind {kind} --device cpu")
-    assert (pictures / "interpolation.png").is_file()
+    gen(f"vae interpolate {vae_run} --n 4 --steps 12 --kind {kind} --device cpu")
+    assert (vae_run / "interpolation.png").is_file()
     (jump,) = re.findall(r"the largest jump is (\S+) times its path's median step", capsys.readouterr().out)
     assert 1 <= float(jump) < 3
 
 
-def test_the_likelihood_is_bounded(pictures):
-    gen(f"vae nll {pictures} --k 20 --n 16 --device cpu")
-    found = json.loads((pictures / "nll.json").read_text())
+def test_the_likelihood_is_bounded(vae_run):
+    gen(f"vae nll {vae_run} --k 20 --n 16 --device cpu")
+    found = json.loads((vae_run / "nll.json").read_text())
     assert found["minus elbo"] >= found["nll"] > 0 and found["bits per dimension"] < 5
 
 
@@ -133,14 +111,14 @@ def test_the_checkpoint_is_of_averaged_weights(run):
         ("vae interpolate RUN --n 5000", "paths take 10000 held-out samples"),
     ],
 )
-def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, pictures, tiny, tmp_path, capsys):
+def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, vae_run, tiny, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"$": "Train", "data": "digits"}')
     shutil.copytree(run, tmp_path / "wider")
     config = json.loads((run / "config.json").read_text())
     config["network"]["width"] = 24
     (tmp_path / "wider" / "config.json").write_text(json.dumps(config))
-    places = {"NEW": tmp_path / "new", "RUN": run, "LABELLED": pictures, "FLAT": tiny / "lying"}
+    places = {"NEW": tmp_path / "new", "RUN": run, "LABELLED": vae_run, "FLAT": tiny / "lying"}
     for word, place in (places | {"OTHER": tmp_path / "other", "WIDER": tmp_path / "wider"}).items():
         words = words.replace(word, str(place))
     with pytest.raises(SystemExit) as stop:
