@@ -84,7 +84,7 @@ def fit(
     run: Path,
     task: Task,
     loader: Loader,
-    draw: Callable[[int], Tensor],
+    draw: Callable[[int], Tensor] | None,
     *,
     averaged: str,
     clip: float | None = 1.0,
@@ -97,7 +97,8 @@ def fit(
     """Train as `config` says, or go on where the run stands.
 
     Args:
-        draw: so many samples, with the averaged weights in place, for a picture now and then.
+        draw: so many samples, with the averaged weights in place, for a picture now and then; None for a model that
+            draws none.
         averaged: the module whose average is kept and used.
         clip: largest norm of a gradient; None for the two players of a game, whose gradients their penalties bound.
         model: what to write into model.json.
@@ -109,7 +110,8 @@ def fit(
     def picture(t: Trainer) -> None:
         if t.rank == 0:
             with ema.swapped(), torch.no_grad():
-                pictures.save(run / "samples" / f"step-{t.step:06d}.png", draw(50), columns=10)
+                if draw is not None:
+                    pictures.save(run / "samples" / f"step-{t.step:06d}.png", draw(50), columns=10)
                 look(t.step)
 
     def begin() -> None:

@@ -38,7 +38,7 @@ def train(config: TrainAutoEncoder) -> None:
             strips.add(run, "given back", step, few, given_back(10))
 
     trainer, ema = fit(
-        "autoencode train", config, run, task, Loader(training, config.optim.batch_size, seed=config.seed), given_back,
+        "autoencode train", config, run, task, Loader(training, config.optim.batch_size, seed=config.seed), None,
         averaged="model", model=of, layers=summary(model, torch.zeros(1, *of.shape)), held_out=held_out, look=look,
     )  # fmt: skip
     if trainer.rank == 0:
