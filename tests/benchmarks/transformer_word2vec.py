@@ -3,7 +3,8 @@
     uv run --group peers python tests/benchmarks/transformer_word2vec.py [TEXT_FILE]
 
 100 dimensions, windows of 5, 5 noise words, subsampling at 1e-3, words that appear 5 times or more. Without a file the
-text is 500,000 words drawn by Zipf's law. Both take turns; printed is the processor's time, the median of three epochs.
+text is 500,000 words drawn by Zipf's law. Both take turns; printed are words per second of processor
+time, the median of three epochs. Measured on a busy machine with gensim 4.4.0: skip-gram 407,000 beside 366,000.
 """
 
 import random

@@ -146,7 +146,8 @@ class Word2Vec:
         The second derivative of the loss of a pair is at most |x|^2 / 4, so sums beyond some 4 overshoot and diverge.
         """
         share = self.count * self.kept / (self.count * self.kept).sum()
-        pairs = (self.window + 1) * (share + self.negative * self.noise_share)  # of each word, per word of the text
+        near = self.window + 1 if self.kind == "skipgram" else 1  # pairs of a centre, on average
+        pairs = near * (share + self.negative * self.noise_share)  # of each word, per word of the text
         return int(min(max(2 / (lr * pairs.max().item()), 1), 512))
 
     def update(self, ids: Int[Tensor, "n j"], pairs: Bool[Tensor, "n i j"], lr: int | float) -> None:
