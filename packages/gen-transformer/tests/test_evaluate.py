@@ -126,10 +126,9 @@ def test_loglikelihood_tokenises_jointly_and_gives_trailing_blanks_to_the_contin
     ]
     got = loglikelihood(llama, tok, pairs, empty=tok.special("<s>"), batch_size=4)
     for (context, continuation), value in zip(pairs, got, strict=True):
-        stem = tok.encode(context.rstrip()) or [tok.special("<s>")]
-        ids = tok.encode(context + continuation)
-        ids = ids if context.strip() else stem + ids
-        assert value[0] == pytest.approx(own_loglikelihood(llama, ids, len(ids) - len(stem))[0], rel=1e-5)
+        stem, whole = tok.encode(context.rstrip()), tok.encode(context + continuation)
+        ids = (stem or [tok.special("<s>")]) + whole[len(stem) :]
+        assert value[0] == pytest.approx(own_loglikelihood(llama, ids, len(whole) - len(stem))[0], rel=1e-5)
     assert got[0] == pytest.approx(got[1], rel=1e-6)  # one text, one split
 
 
@@ -142,9 +141,12 @@ def test_bos_stands_before_every_context(llama, tok):
 
 
 def test_a_long_context_is_cut_on_the_left(llama, tok):
-    ids = tok.encode(TEXT)
-    want = own_loglikelihood(llama, ids[-25:], len(ids) - len(tok.encode(TEXT[:-4])))  # 24 inputs, 24 predictions
-    assert loglikelihood(llama, tok, [(TEXT[:-4], TEXT[-4:])])[0][0] == pytest.approx(want[0], rel=1e-5)
+    context, continuation = TEXT.strip(), "\nOù est"
+    before = tok.encode(context)
+    after = tok.encode(context + continuation)[len(before) :]
+    assert len(before) > 24
+    want = own_loglikelihood(llama, [*before, *after][-25:], len(after))  # 24 inputs, the last id is only predicted
+    assert loglikelihood(llama, tok, [(context, continuation)])[0][0] == pytest.approx(want[0], rel=1e-5)
 
 
 def test_greedy_is_true_exactly_for_what_greedy_decoding_says(llama):

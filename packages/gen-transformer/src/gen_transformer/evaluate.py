@@ -175,11 +175,12 @@ def _pair(tok: Tokenizer, context: str, continuation: str, bos: int | None, empt
     first = bos if bos is not None or stem else empty
     if first is None and not stem:
         raise ValueError(f"nothing stands before {continuation[:40]!r}; pass empty=, the id for an empty context")
-    ids = tok.encode(context + continuation)
-    count = len(ids) - (len(tok.encode(stem)) if stem else 0)
-    ids = ids if first is None else [first, *ids]
+    before = tok.encode(stem) if stem else []
+    after = tok.encode(context + continuation)[len(before) :]  # what a token across the border holds is in neither
+    count = len(after)
     if not 0 < count <= limit:
         raise ValueError(f"{continuation[:40]!r} adds {count} tokens; a continuation has 1 to {limit} (the context)")
+    ids = before + after if first is None else [first, *before, *after]
     return ids[-(limit + 1) :], count
 
 
