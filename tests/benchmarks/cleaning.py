@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/cleaning.py corpora       # 2 minutes; corpora.py says how to get it
 
 300 chapters of the King James Bible and the Debian handbook's pages in English and French, against datatrove 0.10.1,
-whose words come from spaCy. Verdicts agree when both keep a text or both name the same reason. Found, per second of CPU:
+whose words come from spaCy. Verdicts agree when both keep a text or name the same reason. Found, by processor time:
 
     all 2,448 verdicts agree         gopher quality   gopher repetition   fineweb quality   c4 lines
     kept of 300 chapters                  298              286                 290             298
