@@ -12,6 +12,7 @@ from gen_core.testing import load
 from gen_transformer.beam import beam_search
 from gen_transformer.config import Config
 from gen_transformer.generate import complete
+from gen_transformer.hf import save
 from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.prompt import left_pad
 from gen_transformer.rnn import CharRNN, RNNConfig
@@ -86,6 +87,38 @@ def test_sequences_and_scores_are_those_of_transformers_live():
         theirs, their_scores = golden.beams(peer, width, penalty, eos)
         assert torch.equal(F.pad(found, (0, 8), value=-1)[..., :8], theirs)
         torch.testing.assert_close(scores, their_scores, atol=1e-5, rtol=0)
+
+
+@pytest.mark.peers
+def test_translations_are_those_of_marian_live(tmp_path):
+    """Left-padded sources, the decoder's first token of the peer, ends at 3."""
+    from transformers import MarianMTModel
+
+    half = {"vocab": 13, "dim": 16, "layers": 2, "heads": 2, "context": 32, "norm": "layer", "post_norm": True}
+    half |= {"pos": "sinusoidal_halves", "mlp": "gelu", "bias": "all", "tie": True}
+    pair = EncoderDecoder(Config(**half, causal=False), Config(**half)).eval()
+    for i, p in enumerate(pair.parameters()):
+        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=0.4, generator=torch.Generator().manual_seed(i))
+    save(pair, tmp_path)
+    peer = MarianMTModel.from_pretrained(tmp_path).eval()
+    source, source_doc = left_pad([[1, 2, 3, 4, 5], [6, 5]])
+    for width, penalty in ((1, 1.0), (2, 0.0), (4, 1.0)):
+        theirs = peer.generate(
+            source,
+            attention_mask=(source_doc >= 0).long(),
+            num_beams=width,
+            length_penalty=penalty,
+            early_stopping="never" if width > 1 else False,
+            max_new_tokens=10,
+            do_sample=False,
+            eos_token_id=3,
+        )[:, 1:]
+        first = torch.full((2, 1), peer.config.decoder_start_token_id)
+        ours = beam_search(pair.given(source, source_doc), first, 10, width, length_penalty=penalty, eos=3)[0][:, 0]
+        for mine, their in zip(ours.tolist(), theirs.tolist(), strict=True):
+            text = [token for token in mine if token >= 0]
+            assert text == their[: len(text)]
+            assert len(text) == len(their) or text[-1] == 3
 
 
 def test_width_1_is_greedy_and_rows_do_not_depend_on_each_other():
