@@ -5,6 +5,7 @@ from itertools import islice
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from gen_core import Arrays, Loader, Trainer, seed_all
 from gen_core.testing import check_task
@@ -143,8 +144,11 @@ def test_the_loss_is_a_mean_over_words_plus_a_mean_over_pairs():
 # ---------------------------------------------------------------------- optima
 
 
-def fit(bert, batches, steps, lr=3e-3):
-    """AdamW on (ids, segment, targets, chosen, label)."""
+def fit(bert, batches, steps, lr, std):
+    """AdamW on (ids, segment, targets, chosen, label), from weights wide enough for a narrow model to start at once."""
+    for module in bert.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
     task = BertTask(bert)
     optimizer = torch.optim.AdamW(bert.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
@@ -177,7 +181,9 @@ def test_one_masked_word_of_a_chain():
         chosen = F.one_hot(torch.randint(1, length - 1, (rows,), generator=generator), length).bool()
         return ids.masked_fill(chosen, MASK), torch.zeros_like(ids), ids, chosen, torch.zeros(rows, dtype=torch.long)
 
-    bert = fit(Bert(small(vocab=symbols + 4, context=length), sentences=False), iter(lambda: draw(128), None), 900)
+    bert = fit(
+        Bert(small(vocab=symbols + 4, context=length), sentences=False), iter(lambda: draw(128), None), 900, 6e-3, 0.1
+    )
     masked, segment, ids, chosen, _ = draw(20_000)
     x, place = ids - 4, chosen.int().argmax(1)
     before, now, after = (x[torch.arange(len(x)), place + i] for i in (-1, 0, 1))
@@ -211,7 +217,7 @@ def test_pairs_reach_the_accuracy_of_bayes():
         segment = torch.zeros_like(ids).index_fill(1, torch.arange(6, 11), 1)
         return ids, segment, ids, ids == CLS, label
 
-    bert = fit(Bert(small()), iter(lambda: draw(128), None), 700)
+    bert = fit(Bert(small()), iter(lambda: draw(128), None), 600, 1e-3, 0.2)
     ids, segment, *_, label = draw(20_000)
     with torch.no_grad():
         right = (bert(ids, segment)[1].argmax(1) == label).float().mean().item()

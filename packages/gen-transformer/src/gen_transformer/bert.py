@@ -214,7 +214,9 @@ class BertTask(Task):
         table, bias = self.bert.tokens.weight, self.bert.bias
         loss = lm_loss(words, table, targets[picked], weight[picked], bias=bias, total=len(ids))
         pairs = self.bert.pairs(x)
-        return loss if pairs is None else loss + F.cross_entropy(pairs.float(), label)
+        if pairs is None:
+            return loss
+        return loss + F.cross_entropy(pairs.to(torch.promote_types(pairs.dtype, torch.float32)), label)
 
     def step(self, batch: Any, t: Trainer) -> dict[str, Any]:
         *rows, chosen, label = batch
