@@ -90,7 +90,10 @@ def attention(
 
 
 def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype) -> Rotary:
-    """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256."""
+    """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256.
+
+    The left halves have the sine of the negative angle, the sign that `rotate` needs there.
+    """
     with torch.autocast(place.device.type, enabled=False):
         inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, place.max() + 1, place.device)
         angle = place[:, None, :, None].float() * inverse
