@@ -563,6 +563,7 @@ def test_samples_are_a_function_of_the_generator():
     [
         ({"latents": 0}, "latents is at least 1, got 0"),
         ({"lazy": 0}, "lazy is at least 1, got 0"),
+        ({"lazy": 4}, "lazy=4 spaces out penalties, and there is none"),
         ({"packing": 2, "conditions": ("label",)}, "takes no condition"),
     ],
 )

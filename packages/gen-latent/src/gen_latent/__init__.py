@@ -11,7 +11,7 @@ log-weights, logits or codes; a `Task` joins a model, an objective and an optimi
 from gen_latent.anomaly import likelihood_score, manifold_score, neighbour_score, reconstruction_score, threshold
 from gen_latent.augment import Augment
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder, corrupt, inpaint, layerwise
-from gen_latent.bounds import KL, active_units, beta_elbo, dreg, effective_sample_size, elbo, iwae, kl_terms, nll
+from gen_latent.bounds import KLTerms, active_units, beta_elbo, dreg, effective_sample_size, elbo, iwae, kl_terms, nll
 from gen_latent.discrete import Categorical, LogisticMixture
 from gen_latent.distributions import Bernoulli, Distribution, Gaussian, ItakuraSaito, Normal, diag_gaussian, kl
 from gen_latent.first_stage import FirstStageTask, KLAutoEncoder, PatchDiscriminator
@@ -40,7 +40,6 @@ from gen_latent.vae import VAE, HierarchicalVAE, Level
 
 __all__ = [
     "FSQ",
-    "KL",
     "MLP",
     "VAE",
     "Apply",
@@ -64,6 +63,7 @@ __all__ = [
     "HierarchicalVAE",
     "ItakuraSaito",
     "KLAutoEncoder",
+    "KLTerms",
     "Level",
     "LogisticMixture",
     "Mixture",

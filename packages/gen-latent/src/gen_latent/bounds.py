@@ -112,7 +112,7 @@ def dreg(log_w: Float[Tensor, "k b"], z: Float[Tensor, "k b d"]) -> Float[Tensor
 
 
 @dataclass(frozen=True)
-class KL:
+class KLTerms:
     """E KL(q(z | x) | p(z)) as the sum of three parts, in nats ([Chen18] eq. 2)."""
 
     index_code: Float[Tensor, ""]
@@ -139,7 +139,7 @@ def stratified_weights(b: int, n: int) -> Float[Tensor, "b b"]:
     return weight.log()
 
 
-def kl_terms(q: Normal, z: Float[Tensor, "b d"], n: int, prior: Normal | None = None) -> KL:
+def kl_terms(q: Normal, z: Float[Tensor, "b d"], n: int, prior: Normal | None = None) -> KLTerms:
     """The decomposition, by the posteriors of a batch that is taken from `n` samples of data.
 
     Args:
@@ -153,7 +153,7 @@ def kl_terms(q: Normal, z: Float[Tensor, "b d"], n: int, prior: Normal | None = 
     log_qz = (weight + pairs.sum(2)).logsumexp(1)
     log_qz_each = (weight[..., None] + pairs).logsumexp(1).sum(1)
     log_q, log_p = q.log_prob(z), prior.log_prob(z)
-    return KL((log_q - log_qz).mean(), (log_qz - log_qz_each).mean(), (log_qz_each - log_p).mean())
+    return KLTerms((log_q - log_qz).mean(), (log_qz - log_qz_each).mean(), (log_qz_each - log_p).mean())
 
 
 def active_units(means: Float[Tensor, "n d"], threshold: float = 1e-2) -> int:

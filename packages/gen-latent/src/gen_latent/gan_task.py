@@ -50,7 +50,8 @@ class GANTask(Task):
         lr, d_lr, betas: of Adam; `d_lr` is `lr` unless given.
 
     Raises:
-        ValueError: for a penalty on a discriminator with BatchNorm, or a packed discriminator with conditions.
+        ValueError: for a penalty on a discriminator with BatchNorm, a packed discriminator with conditions, or `lazy`
+            without a penalty.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class GANTask(Task):
             )
         if gradient_penalty or any(callable(g) or g for g in (r1, r2)):
             check_penalised(discriminator)
+        elif lazy > 1:
+            raise ValueError(f"lazy={lazy} spaces out penalties, and there is none; give r1, r2 or gradient_penalty")
         self.generator, self.discriminator, self.losses = generator, discriminator, loss
         self.latents, self.conditions = latents, conditions
         self.gammas = tuple(g if callable(g) else (lambda _, g=g: g) for g in (r1, r2))
