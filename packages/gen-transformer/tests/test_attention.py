@@ -34,6 +34,10 @@ def test_the_kernel_draws_the_triangle_itself_where_it_can():
     """No mask where none is needed: masks cost memory t^2 and the fast kernel."""
     assert visible(9, 9, causal=True) is None and visible(1, 9, causal=True) is None
     assert visible(9, 9, causal=False, window=9) is None
+    alone = torch.tensor([[0] * 9, [4] * 9])  # one document a row
+    assert visible(9, 9, causal=True, doc=alone) is None
+    for other in (torch.tensor([[0] * 8 + [1]]), torch.tensor([[-1] + [0] * 8]), torch.full((1, 9), -1)):
+        assert visible(9, 9, causal=True, doc=other) is not None, "documents to keep apart, or padding"
     assert visible(4, 9, causal=True) is not None, "a chunk is aligned with the end of the keys, not with their start"
 
 

@@ -46,6 +46,8 @@ def visible(
     A query sees itself always, padding too: no row of the mask is empty, so no softmax is 0 / 0.
     """
     band = 0 < window < keys
+    if doc is not None and _alone(doc):
+        doc = None
     if doc is None and not band and (not causal or queries in (1, keys)):
         return None
     place = torch.arange(keys, device=device)
@@ -58,6 +60,13 @@ def visible(
     if doc is None:
         return mask[None, None]
     return mask & (doc[:, None, keys - queries :, None] == doc[:, None, None, :])
+
+
+def _alone(doc: Int[Tensor, "b t"]) -> bool:
+    """Whether every row is one document without padding, where looking is free: on a GPU it would wait."""
+    if doc.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool((doc == doc[:, :1].clamp(min=0)).all())
 
 
 def attention(
