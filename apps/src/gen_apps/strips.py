@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gen_core import pictures
+
+
+def spread(n: int, few: int = 10) -> Tensor:
+    """Indices of a few of `n` samples, evenly spaced: the pictures of a folder stand class by class."""
+    return torch.linspace(0, n - 1, min(few, n)).long()
 
 
 def add(run: Path, name: str, step: int, given: Tensor, now: Tensor) -> None:

@@ -27,15 +27,14 @@ def train(config: TrainAutoEncoder) -> None:
     task = AutoEncoderTask(
         model, noise=config.noise, mask=config.mask(), lr=config.optim.lr, weight_decay=config.optim.weight_decay
     )
-    few = damaged(config, held_out[:10][0])
+    few = damaged(config, held_out[strips.spread(len(held_out))][0])
 
-    def given_back(n: int) -> torch.Tensor:
-        x = damaged(config, held_out[:n][0])
+    def give_back(x: torch.Tensor) -> torch.Tensor:
         return model(x.to(next(model.parameters()).device)).cpu()
 
     def look(step: int) -> None:
         if few.ndim == 4:
-            strips.add(run, "given back", step, few, given_back(10))
+            strips.add(run, "given back", step, few, give_back(few))
 
     trainer, ema = fit(
         "autoencode train", config, run, task, Loader(training, config.optim.batch_size, seed=config.seed), None,
@@ -47,11 +46,12 @@ def train(config: TrainAutoEncoder) -> None:
             model.fit_scale(x.split(512))
             save_tensors(run / SCALE, {"mean": model.mean, "std": model.std})
             strips.join(run, "given back")
-            codes, labels = model.encode(x[:1000]).flatten(1).cpu(), training.tensors[-1][:1000]
+            seen = strips.spread(len(x), 1000)
+            codes, labels = model.encode(x[seen]).flatten(1).cpu(), training.tensors[-1][seen]
             if codes.shape[1] > 1:
                 (run / "pictures").mkdir(exist_ok=True)
                 embed.scatter(embed.pca(codes).z, labels.tolist(), path=run / "pictures" / "codes by PCA.png")
-            error = (given_back(len(held_out)) - held_out[:][0]).square().mean().item()
+            error = (give_back(damaged(config, held_out[:][0])) - held_out[:][0]).square().mean().item()
         print(f"squared error per value of {len(held_out)} held-out samples {error:.5f}; report {report.build(run)}")
 
 

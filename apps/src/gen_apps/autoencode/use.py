@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gen_apps import strips
 from gen_apps.autoencode.bars import kernel_regression, posterior_mean
 from gen_apps.autoencode.config import right
 from gen_apps.autoencode.train import TrainedAutoEncoder, damaged
@@ -125,6 +126,6 @@ def _tell(
     out = config.out or trained.run.path / f"{name}.png"
     trained.run.write(f"{name}.json", {"of": what, **found})
     if rows[0].ndim == 4:
-        pictures.save(out, torch.cat([row[:10] for row in rows]), columns=10)
+        pictures.save(out, torch.cat([row[strips.spread(len(row))] for row in rows]), columns=10)
     print(f"{what}: " + "; ".join(f"{key} {value:.4g}" for key, value in found.items()))
     print(f"{out}, {trained.run.path / f'{name}.json'}")

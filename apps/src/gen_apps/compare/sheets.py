@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gen_apps.compare.measure import value
+from gen_apps.strips import spread
 from gen_core import pictures
 
 SIDE = 8  # pictures on a side of a sheet
@@ -16,7 +17,7 @@ OTHER = "#bcbec4"
 
 
 def sheets(drawn: Mapping[str, Tensor], columns: int = 4) -> Figure:
-    """The first samples of each set."""
+    """Samples of each set, evenly spaced in it."""
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.85 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -25,7 +26,7 @@ def sheets(drawn: Mapping[str, Tensor], columns: int = 4) -> Figure:
     for ax, (name, x) in zip(axes.flat, drawn.items(), strict=False):
         ax.set_title(name, fontsize=10)
         if x.ndim == 4:
-            tiles = pictures.grid(x[: SIDE**2], SIDE)
+            tiles = pictures.grid(x[spread(len(x), SIDE**2)], SIDE)
             ax.imshow(tiles if tiles.shape[2] == 3 else np.repeat(tiles, 3, 2), interpolation="nearest")
         else:
             ax.scatter(*x[:1000].T, s=1.5, color=COLOURS.get(name, "#4d4f55"), alpha=0.6, linewidths=0)

@@ -35,7 +35,8 @@ def train(config: TrainVAE) -> None:
         f"{summary(net, x, **one)}"
         for net, x in ((model.encoder, torch.zeros(1, *subject.shape)), (model.decoder, torch.zeros(1, config.latents)))
     )
-    few, label = held_out[:10][0], held_out[:10][-1] if config.conditional else None
+    few, *_, label = held_out[strips.spread(len(held_out))]
+    label = label if config.conditional else None
     classes = torch.arange(50) % max(1, subject.classes) if config.conditional else None
 
     device = lambda: next(model.parameters()).device
@@ -86,6 +87,6 @@ def _draw_pictures(
     device = next(model.parameters()).device
     middle, spread = codes.mean(0).tolist(), codes.std(0).tolist()
     way = torch.cat([traverse(codes[0], j, [middle[j] + s * spread[j] for s in SPREAD]) for j in widest.tolist()])
-    same = None if label is None else label[:1].expand(len(way)).to(device)
+    same = None if label is None else labels[:1].expand(len(way)).to(device)
     x = model.decode(way.to(device), **named(same)).mean
     pictures.save(folder / "traversals of the widest latents.png", x, columns=len(SPREAD))
