@@ -6,7 +6,8 @@
 The font's 3,926 pictures are laid on white, averaged down to 32 x 32, and held out by what they show: all skin tones,
 genders and joined forms of a base are on one side, 379 pictures to test with. A random split has a hand in one tone to
 train on and the same hand in another to test with, which makes every method look better than it is; the second line
-printed tells by how much. Errors are means of squares over pixels and channels in [0, 1].
+printed tells by how much. Errors are means of squares over pixels and channels in [0, 1]. PCA of 64 reaches .01372, of
+256 .00539, and of 64 by a random split .01122; the networks of 64 numbers reached .0098 in 1,700 steps, 100 seconds.
 """
 
 import argparse
@@ -68,14 +69,19 @@ class Compress(AutoEncoderTask):
         return super().step(self.augment(x, t.rand(len(x), self.augment.numbers)), t)
 
 
+def auto_encoder(numbers: int, width: int) -> AutoEncoder:
+    """A vector of up to 255 numbers, or a map of 4 x 4, whose layers see each place alike; four pixels at a time."""
+    d, spatial = (numbers, None) if numbers < 256 else (numbers // 16, 2)
+    encoder = nn.Sequential(nn.PixelUnshuffle(2), ConvEncoder(12, 16, d, width, spatial=spatial))
+    decoder = nn.Sequential(ConvDecoder(12, 16, d, width, spatial=spatial), nn.PixelShuffle(2))
+    return AutoEncoder(encoder, decoder, d)
+
+
 def train(x: Tensor, numbers: int, steps: int, width: int) -> AutoEncoder:
     seed_all(0)
-    encoder = nn.Sequential(nn.PixelUnshuffle(2), ConvEncoder(12, 16, numbers, width))  # a quarter of the work, by
-    decoder = nn.Sequential(ConvDecoder(12, 16, numbers, width), nn.PixelShuffle(2))  # four pixels as channels of one
-    ae = AutoEncoder(encoder, decoder, numbers)
-    task = Compress(ae, lr=2e-3, weight_decay=1e-2)
+    task = Compress(auto_encoder(numbers, width), lr=2e-3, weight_decay=1e-2)
     Trainer(task, device="cpu", precision="bf16", schedule=warmup_cosine(50, steps)).fit(Loader(Arrays(x), 64), steps)
-    return ae.eval()
+    return task.model.eval()
 
 
 @torch.no_grad()
