@@ -37,6 +37,8 @@ def run(tmp_path):
         run.log(step, metrics)
     for step in (1000, 20, 300):
         run.write(f"samples/step-{step:06d}.png", png(step))
+    run.write("pictures/latents.png", png(7))
+    run.write("texts/what it wrote.txt", f"first line\n{EVIL}")
     interval = {"value": 0.412345, "low": 0.38, "high": 0.45}
     rows = [
         {"name": "samples", "n": 899, "values": {"frechet": interval, "kid": None}},
@@ -99,7 +101,8 @@ def test_the_page_is_valid_and_loads_nothing(run):
     assert all(url.startswith("#") for url in re.findall(r"url\(['\"]?([^)'\"]*)", page))
     assert not re.search(r"https?:|@import", page)
     assert "<title>a &amp; b</title>" in page
-    assert [image["alt"] for image in parsed.images] == [f"Grid of samples at step {s}" for s in ("1,000", "20", "300")]
+    grids = [f"Grid of samples at step {s}" for s in ("1,000", "20", "300")]
+    assert [image["alt"] for image in parsed.images] == [*grids, "latents"]
     assert all(image["src"].startswith("data:image/png;base64,") for image in parsed.images)
 
 

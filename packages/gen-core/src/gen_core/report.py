@@ -45,7 +45,7 @@ def build(run: str | PathLike[str] | Run) -> Path:
         "Samples": _samples(run),
         "Pictures": _pictures(run),
         "Texts": _texts(run),
-        "Sample quality": _quality(_load(run, "quality.json")),
+        "Quality": _quality(_load(run, "quality.json")),
         "Curves": _curves(entries),
         "Energy": _table(_load(run, "energy.json")),
         "Configuration": _table(_load(run, "config.json")),
