@@ -69,14 +69,14 @@ class Optim:
     """Peak rate of AdamW, for tables, head, gains and biases (0.01)."""
     muon: float = 0.02
     """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     """Of the matrices of the blocks."""
     betas: tuple[float, float] = (0.9, 0.95)
     schedule: Literal["wsd", "cosine", "noam"] = "wsd"
     """wsd: constant, then linear to 0; cosine: half a cosine to 0; noam: falling as 1 / sqrt(step)."""
-    warmup: float = 0.02
+    warmup: float = 0.05
     """Share of the steps in which the rate rises."""
-    cooldown: float = 0.6
+    cooldown: float = 0.95
     """Share of the steps in which wsd falls."""
     clip: float | None = 1.0
     """Largest norm of a gradient."""
@@ -95,14 +95,12 @@ class Optim:
     def factor(self) -> Schedule:
         """Of the rates, by step."""
         steps = self.steps or 1000
-        warmup = max(1, round(self.warmup * steps))
+        warmup = min(max(1, round(self.warmup * steps)), steps)
         if self.schedule == "noam":
             return inverse_sqrt(warmup)
-        return (
-            warmup_cosine(warmup, steps)
-            if self.schedule == "cosine"
-            else wsd(warmup, steps, round(self.cooldown * steps))
-        )
+        if self.schedule == "cosine":
+            return warmup_cosine(warmup, steps)
+        return wsd(warmup, steps, min(round(self.cooldown * steps), steps - warmup))
 
 
 @dataclass(frozen=True)
