@@ -58,7 +58,7 @@ class TrainAutoEncoder:
     leave_out: int | None = None
     """A class that is not trained on, for `gen autoencode anomaly`."""
     seed: int = 0
-    optim: Optim = field(default_factory=lambda: Optim(lr=2e-3, weight_decay=0.01))
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)
 
