@@ -121,11 +121,14 @@ def _value_and_slope(
     if softcap is not None:
         logits = logits.div_(softcap).tanh_().mul_(softcap)
     flat = None if softcap is None else 1 - (logits / softcap).square_()
-    log_z = logits.logsumexp(1)
     picked = logits.gather(1, targets[:, None])[:, 0]
     spread = logits.mean(1) if smoothing else picked
+    top = logits.amax(1)
+    powers = logits.sub_(top[:, None]).exp_()  # in place: there is one matrix of this size, and one exp
+    total = powers.sum(1)
+    log_z = top + total.log()
     value = (w * (log_z - (1 - smoothing) * picked - smoothing * spread + z * log_z.square())).sum()
-    slope = logits.sub_(log_z[:, None]).exp_().mul_((w * (1 + 2 * z * log_z))[:, None])
+    slope = powers.mul_((w * (1 + 2 * z * log_z) / total)[:, None])
     if smoothing:
         slope -= (w * (smoothing / slope.shape[1]))[:, None]
     slope.scatter_add_(1, targets[:, None], -(1 - smoothing) * w[:, None])
