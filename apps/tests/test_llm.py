@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gen_apps.__main__ import main
+from gen_apps.llm import corpus
 from gen_core import Run
 from gen_core.checkpoint import latest, load_tensors
 from gen_core.testing import launch
@@ -104,6 +105,25 @@ def test_two_processes_train_what_one_does(run, texts, tmp_path):
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
+def _prepare(text: str, folder: str) -> str:
+    return corpus.prepare([text], Path(folder), tokenizer="bpe:300", held_out=0.1, encoding="utf-8")[0].fingerprint
+
+
+def test_one_process_writes_the_tokens_and_the_others_wait(tmp_path):
+    """Two that wrote would both move their shard to one place, and the second would fail."""
+    (tmp_path / "long.txt").write_text(ENGLISH * 200)
+    one, two = launch(2, _prepare, str(tmp_path / "long.txt"), str(tmp_path / "data"))
+    assert one == two
+
+
+def test_tokens_of_another_text_or_tokeniser_are_not_taken_for_these(texts, tmp_path):
+    english, french = str(texts / "en.txt"), str(texts / "fr.txt")
+    first = _prepare(english, str(tmp_path / "d"))
+    assert _prepare(english, str(tmp_path / "d")) == first
+    with pytest.raises(ValueError, match=r"was made for .*en\.txt.*, not .*fr\.txt.*; remove it"):
+        _prepare(french, str(tmp_path / "d"))
+
+
 def test_a_text_depends_on_its_number_and_the_seed_alone(run, capsys):
     def written(flags: str) -> list[str]:
         capsys.readouterr()
@@ -163,6 +183,13 @@ def test_data_says_what_it_left_out_and_trains(texts, tmp_path, capsys):
     assert "language 1" in said and "near copy" in said and "contaminated" in said
     gen(f"llm pretrain {tmp_path / 'd' / 'pages'} --out {tmp_path / 'r'} {TINY} --network.context 32")
     assert (tmp_path / "r" / "report.html").is_file()
+    for again, sentence in [
+        (f"llm data {pages} --quality --out {tmp_path / 'd'}", "d/pages is there already; remove it"),
+        (f"llm pretrain {tmp_path / 'd' / 'pages'} --tokenizer bpe:300 --out {tmp_path / 's'}", "drop --tokenizer"),
+    ]:
+        with pytest.raises(SystemExit):
+            gen(again)
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_hugging_face_directory_is_used_as_a_run_is(texts, tmp_path, capsys):
@@ -194,6 +221,7 @@ def test_scaling_finds_the_law_that_made_the_runs(run, tmp_path, capsys):
         ("llm pretrain {tmp}/none.txt", "neither a file nor a folder"),
         ("llm pretrain {tmp}/latin.txt", "latin.txt (byte 0xe9)"),
         ("llm pretrain {tmp}/empty.txt", "holds no text"),
+        ("llm pretrain {texts}/en.txt {texts}/en.txt", "2 TEXTs would have the name"),
         ("llm pretrain {texts}/en.txt --ratios 1 2", "2 shares for 1 TEXTs"),
         ("llm pretrain {texts}/en.txt --tokenizer bpe:many", "bpe:SIZE needs a number"),
         ("llm pretrain {texts}/en.txt --network.heads 3 --network.dim 16", "does not divide into 3 heads"),

@@ -1,18 +1,22 @@
 """From what a user calls TEXT to shards of tokens: training and held-out parts of every source, one tokenizer."""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from gen_core import Run
 from gen_transformer import Corpus, Tokenizer, characters, read, train_bpe, write_shard
 from gen_transformer.chat import CHATML
 
 DESCRIPTIONS = "descriptions"
 END = "<|end|>"
 CONTROLS = (END, *CHATML.controls)
+USUAL = {"tokenizer": "characters", "held_out": 0.1, "encoding": "utf-8"}
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,22 @@ def split(name: str, texts: Sequence[str], held_out: float) -> Source:
 
 
 def names(texts: Sequence[str]) -> list[str]:
-    """A short name for each, its file's, with the folder's where two are alike."""
+    """A short name for each, its file's, with the folder's where two are alike.
+
+    Raises:
+        ValueError: for two that are alike even then.
+    """
     short = [Path(text).stem or text for text in texts]
-    return [
+    found = [
         f"{Path(text).resolve().parent.name}-{name}" if short.count(name) > 1 else name
         for text, name in zip(texts, short, strict=True)
     ]
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise ValueError(f"{twice.count(twice[0])} TEXTs would have the name {twice[0]!r}; rename or move one of them")
+    return found
 
 
-def tokenizer(kind: str, texts: Sequence[str], everything: Sequence[str]) -> Tokenizer:
+def learned(kind: str, texts: Sequence[str], everything: Sequence[str]) -> Tokenizer:
     """Characters of everything, byte pairs learned on `texts`, or a stored one."""
     if kind == "characters":
         return characters("".join(sorted(set().union(*map(set, everything)))), CONTROLS)
@@ -97,28 +108,51 @@ def texts(corpus: Corpus, tok: Tokenizer) -> Iterator[str]:
 
 
 def prepare(
-    given: Sequence[str], kind: str, held_out: float, encoding: str, folder: Path
+    given: Sequence[str], folder: Path, *, tokenizer: str, held_out: float, encoding: str
 ) -> tuple[Tokenizer, dict[str, tuple[Corpus, Corpus]]]:
     """The tokenizer, and the training and held-out tokens of every TEXT by its name.
 
-    What `gen llm data` wrote is used where it lies; anything else is tokenised into `folder` once.
+    What `gen llm data` wrote is used where it lies; anything else is tokenised into `folder` once, by the first of
+    several processes while the others wait.
     """
     named = dict(zip(names(given), given, strict=True))
+    settings = {"tokenizer": tokenizer, "held_out": held_out, "encoding": encoding}
     if all(is_written(text) for text in given):
+        if settings != USUAL:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in USUAL if settings[name] != USUAL[name])
+            raise ValueError(f"what gen llm data wrote has its tokens and its held-out part already; drop {flags}")
         tok = Tokenizer.load(given[0])
         return tok, {name: parts(Path(text), tok) for name, text in named.items()}
     if any(is_written(text) for text in given):
         raise ValueError("some TEXTs are tokens and some are text; write tokens of all of them by gen llm data")
-    asked = {"data": list(given), "tokenizer": kind, "held_out": held_out, "encoding": encoding}
-    if not (folder / "prepared.json").is_file():
-        sources = [split(name, documents(text, encoding), held_out) for name, text in named.items()]
-        tok = tokenizer(kind, *pooled(sources))
-        for source in sources:
-            write(folder / source.name, tok, source)
-        tok.save(folder)
-        (folder / "prepared.json").write_text(json.dumps(asked, indent=1))
+    done = folder / "prepared.json"
+    if int(os.environ.get("RANK", 0)) == 0:
+        tokenise(named, folder, **settings)
+    while not done.is_file():
+        time.sleep(0.1)
     tok = Tokenizer.load(folder)
     return tok, {name: parts(folder / name, tok) for name in named}
+
+
+def tokenise(named: Mapping[str, str], folder: Path, *, tokenizer: str, held_out: float, encoding: str) -> None:
+    """Shards of every TEXT under its name, and their tokenizer; an interrupted call goes on where it was.
+
+    Raises:
+        ValueError: where the folder holds something else.
+    """
+    asked = {"data": list(named.values()), "tokenizer": tokenizer, "held_out": held_out, "encoding": encoding}
+    if not (folder / "asked.json").is_file():
+        Run(folder).write("asked.json", asked)
+    if (there := json.loads((folder / "asked.json").read_text())) != asked:
+        raise ValueError(f"{folder} was made for {there}, not {asked}; remove it, or choose another --out")
+    if (folder / "prepared.json").is_file():
+        return
+    sources = [split(name, documents(text, encoding), held_out) for name, text in named.items()]
+    tok = learned(tokenizer, *pooled(sources))
+    for source in sources:
+        write(folder / source.name, tok, source)
+    tok.save(folder)
+    Run(folder).write("prepared.json", {"sources": list(named)})
 
 
 def pooled(sources: Sequence[Source]) -> tuple[list[str], list[str]]:

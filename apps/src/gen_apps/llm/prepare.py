@@ -36,7 +36,7 @@ class LearnTokenizer:
 def tokenizer(config: LearnTokenizer) -> None:
     named = zip(corpus.names(config.data), config.data, strict=True)
     sources = [corpus.split(name, corpus.documents(text, config.encoding), 0.1) for name, text in named]
-    tok = corpus.tokenizer(f"bpe:{config.vocab}" if config.vocab else "characters", *corpus.pooled(sources))
+    tok = corpus.learned(f"bpe:{config.vocab}" if config.vocab else "characters", *corpus.pooled(sources))
     tok.save(config.out)
     rich.print(cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources}))
     print(f"{config.out / 'tokenizer.json'}: {len(tok):,} tokens")
@@ -81,15 +81,17 @@ class WriteData:
 
 
 def data(config: WriteData) -> None:
-    sources = []
-    for name, text in zip(corpus.names(config.data), config.data, strict=True):
+    sources, names = [], corpus.names(config.data)
+    if there := [config.out / name for name in names if (config.out / name).exists()]:
+        raise FileExistsError(f"{there[0]} is there already; remove it, or choose another --out")
+    for name, text in zip(names, config.data, strict=True):
         found, counts = kept_of(corpus.documents(text, config.encoding), config)
         if not found:
             raise ValueError(f"nothing of {text} is left: {dict(counts)}; loosen the filters")
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
         print(f"{name}: {sum(counts.values()):,} documents: {reasons}")
         sources.append(corpus.split(name, found, config.held_out))
-    tok = corpus.tokenizer(config.tokenizer, *corpus.pooled(sources))
+    tok = corpus.learned(config.tokenizer, *corpus.pooled(sources))
     for source in sources:
         corpus.write(config.out / source.name, tok, source)
     rich.print(cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources}))

@@ -37,8 +37,8 @@ GLANCE = 256  # held-out rows that are looked at during training; all of them at
 def pretrain(config: Pretrain) -> None:
     config, run = config.placed()
     run.mkdir(parents=True, exist_ok=True)
-    asked = (config.data, config.tokenizer, config.held_out, config.encoding)
-    tok, sources = corpus.prepare(*asked, run / "data")
+    asked = {"tokenizer": config.tokenizer, "held_out": config.held_out, "encoding": config.encoding}
+    tok, sources = corpus.prepare(config.data, run / "data", **asked)
     config = config.completed(len(tok))
     seed_all(config.seed, "weights")
     model = Transformer(config.network.made(len(tok)))
