@@ -16,7 +16,7 @@ from gen_transformer import Config, dial
 
 @dataclass(frozen=True)
 class Network:
-    """A decoder. Flags that are not given follow --depth, or are those of a model of 0.8 million parameters."""
+    """A decoder. Flags that are not given follow --depth, or are those of a model of 0.9 million parameters."""
 
     depth: Count = None
     """The one dial: layers, with 64 times the width, heads of 64, and by it batch, steps and rates."""
@@ -30,7 +30,7 @@ class Network:
     """Heads of keys and values; fewer than --network.heads is grouped-query attention."""
     context: int = 64
     """Tokens that the model sees at once."""
-    mlp: Literal["swiglu", "gelu", "gelu_tanh", "relu", "relu2"] = "relu2"
+    mlp: Literal["swiglu", "gelu", "gelu_tanh", "relu", "relu2"] = "swiglu"
     norm: Literal["rms", "layer"] = "rms"
     pos: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
     qk_norm: bool = True
