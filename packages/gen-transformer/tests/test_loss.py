@@ -108,3 +108,4 @@ def test_logprobs_are_those_of_the_softmax_and_stop_at_documents():
     want[0, 2] = want[0, 5] = want[0, 6] = 0  # over a border, into padding, inside of it
     torch.testing.assert_close(value, want, rtol=0, atol=1e-5)
     torch.testing.assert_close(logprobs(model, ids)[1], want[1], rtol=0, atol=1e-5)
+    assert logprobs(model.double(), ids).dtype == torch.float64

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from gen_core import Arrays, Loader, Trainer, seed_all
 from gen_core.testing import check_task, launch
 from gen_transformer.config import Config
-from gen_transformer.model import Transformer
+from gen_transformer.model import EncoderDecoder, Transformer
+from gen_transformer.rnn import CharRNN, RNNConfig
 from gen_transformer.task import LMTask
 
 VOCAB, T = 19, 8
@@ -70,6 +72,40 @@ def make_muon():
 @pytest.mark.parametrize("maker", [make_small, make_muon])
 def test_the_task_keeps_the_trainers_promises(maker):
     check_task(maker, only=("resume", "bf16"))
+
+
+def test_rows_without_a_token_add_nothing():
+    """As when all tokens of one process are masked: no error there, and no nan in the mean over processes."""
+    task, _ = make()
+    ids, targets, weight, doc = (x[:2] for x in rows().tensors)
+    loss = task.loss(ids, targets, torch.zeros_like(weight), doc)
+    loss.backward()
+    assert loss == 0 and all(p.grad is None or p.grad.eq(0).all() for p in task.parameters())
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "translation"])
+def test_recurrent_networks_and_encoder_decoders_are_trained_alike(kind):
+    """The loss is the cross-entropy of their own logits, smoothed, and evaluation is that without smoothing."""
+    torch.manual_seed(0)
+    ids, targets, weight, doc = (x[:6] for x in rows().tensors)
+    cfg = Config(vocab=VOCAB, dim=16, layers=1, heads=2, context=T)
+    if kind == "recurrent":
+        model, source = CharRNN(RNNConfig(vocab=VOCAB, dim=16)), ()
+        logits = model.logits(model(ids, doc=doc))
+    else:
+        model = EncoderDecoder(Config(vocab=VOCAB, dim=16, layers=1, heads=2, context=T, causal=False), cfg)
+        torch.nn.init.normal_(model.bias)
+        source = (ids.flip(1), doc.flip(1))
+        logits = model.logits(model(source[0], ids, source_doc=source[1], doc=doc))
+    task = LMTask(model, smoothing=0.1)
+    nats = lambda s: cross_entropy(logits.mT, targets, reduction="none", label_smoothing=s) * weight
+    loss = task.loss(ids, targets, weight, doc, *source)
+    assert loss.item() == pytest.approx((nats(0.1).sum() / weight.sum()).item(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    with torch.no_grad():
+        value, count = task.evaluate((ids, targets, weight, doc, *source))["loss"]
+    torch.testing.assert_close((value * count)[count > 0], nats(0.0).sum(1)[count > 0])
 
 
 def test_evaluation_is_a_mean_over_tokens():

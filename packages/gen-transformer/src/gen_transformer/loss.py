@@ -142,7 +142,8 @@ def logprobs(model: Any, ids: Int[Tensor, "b t"], doc: Int[Tensor, "b t"] | None
 
     Where `ids[i + 1]` begins another document or is padding there is no such probability: the value is 0.
     """
-    logits = model.logits(model(ids[:, :-1], doc=None if doc is None else doc[:, :-1])).float()
+    logits = model.logits(model(ids[:, :-1], doc=None if doc is None else doc[:, :-1]))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     value = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(2)
     if doc is None:
         return value

@@ -293,6 +293,11 @@ class EncoderDecoder(nn.Module):
     def config(self) -> Config:
         return self.decoder.config
 
+    @property
+    def output(self) -> Tensor:
+        """The matrix from hidden states to logits, `(vocab, dim)`; `bias` is added to what it gives."""
+        return self.decoder.output
+
     def encode(self, ids: Int[Tensor, "b s"], doc: Int[Tensor, "b s"] | None = None) -> Float[Tensor, "b s d"]:
         return self.encoder(embeds=self._embed(self.encoder, ids), doc=doc)
 

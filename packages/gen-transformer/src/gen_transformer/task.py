@@ -14,27 +14,28 @@ from torch.optim import Optimizer
 
 from gen_core import Metrics, Task
 from gen_transformer.loss import lm_loss
-from gen_transformer.model import Transformer
+from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.optim import optimizer
+from gen_transformer.rnn import CharRNN
 
 Batch = Sequence[Tensor]  # ids, targets, weight, doc; each (b, t)
 
 
 class LMTask(Task):
-    """Next-token prediction on batches `(ids, targets, weight, doc)`.
+    """Next-token prediction on batches `(ids, targets, weight, doc)`, or with a source `(..., source, source_doc)`.
 
     The gradient is that of (sum of the losses of tokens) / (weight of tokens) over the global batch, however it is cut
     into micro-batches and processes and whatever is masked in each.
 
     Args:
-        model: the stack that is trained.
+        model: what is trained; an encoder-decoder has batches with a source, `(b, s)` each.
         lr, muon, weight_decay, betas: see `optimizer`.
         smoothing, z: see `lm_loss`; only in training.
     """
 
     def __init__(
         self,
-        model: Transformer,
+        model: Transformer | EncoderDecoder | CharRNN,
         *,
         lr: float = 1e-3,
         muon: float | None = None,
@@ -56,19 +57,32 @@ class LMTask(Task):
         targets: Int[Tensor, "b t"],
         weight: Float[Tensor, "b t"],
         doc: Int[Tensor, "b t"],
+        *source: Int[Tensor, "b s"],
     ) -> Float[Tensor, ""]:
-        """Mean over the weight of these tokens, in nats."""
-        hidden = self.model(ids, doc=doc)
-        cap = self.model.config.softcap
-        return lm_loss(hidden, self.model.output, targets, weight, smoothing=self.smoothing, z=self.z, softcap=cap)
+        """Mean over the weight of these tokens, in nats; 0 where none counts, as may be on one of several processes."""
+        total = weight.sum()
+        return lm_loss(
+            self._hidden(ids, doc, *source), self.model.output, targets, weight, total=total.where(total > 0, 1),
+            bias=getattr(self.model, "bias", None), smoothing=self.smoothing, z=self.z, softcap=self._softcap,
+        )  # fmt: skip
 
     def step(self, batch: Batch, t: Any) -> dict[str, Tensor]:
         return {"loss": t.minimize("model", self.loss, *batch, weight=lambda *micro: micro[2].sum())}
 
     def evaluate(self, batch: Batch) -> Metrics:
-        """Nats per token of each row, to be averaged by its tokens."""
-        ids, targets, weight, doc = batch
-        logits = self.model.logits(self.model(ids, doc=doc)).float()
-        nats = logits.logsumexp(2) - logits.gather(2, targets.where(weight != 0, 0)[..., None])[..., 0]
+        """Nats per token of each row, to be averaged by its tokens; logits exist for a row at a time."""
+        ids, targets, weight, doc, *source = batch
+        head = {"head": self.model.output.detach(), "bias": getattr(self.model, "bias", None), "softcap": self._softcap}
+        rows = zip(self._hidden(ids, doc, *source), targets, weight, strict=True)
+        nats = [lm_loss(hidden, targets=y, weight=w, total=1, **head) for hidden, y, w in rows]
         count = weight.sum(1)
-        return {"loss": (torch.where(weight != 0, nats * weight, 0).sum(1) / count, count)}
+        return {"loss": (torch.stack(nats) / count, count)}
+
+    def _hidden(self, ids: Tensor, doc: Tensor, *source: Tensor) -> Tensor:
+        if not source:
+            return self.model(ids, doc=doc)
+        return self.model(source[0], ids, source_doc=source[1], doc=doc)
+
+    @property
+    def _softcap(self) -> float | None:
+        return getattr(self.model.config, "softcap", None)
