@@ -148,6 +148,15 @@ def test_repetition_sees_in_a_guessed_text_what_it_would_see_without_a_draft():
     assert not torch.equal(with_draft, complete(model, ids, 20, doc=doc, warp=greedy))
 
 
+@pytest.mark.parametrize("draft", [None, transformer(2)])
+def test_a_packed_prompt_goes_on_as_its_last_document_alone(draft):
+    """Attention, positions and the tokens that repetition knows of."""
+    model, warp = transformer(1, layers=2), sampler(0, r=1.8)
+    ids, doc = torch.tensor([[7, 8, 9, 10, 11, 12, 1, 2, 3]]), torch.tensor([[0] * 3 + [1] * 3 + [2] * 3])
+    alone = complete(model, ids[:, 6:], 20, warp=warp)
+    assert torch.equal(complete(model, ids, 20, doc=doc, warp=warp, draft=draft), alone)
+
+
 def test_rows_do_not_depend_on_each_other():
     model, draft = transformer(3, layers=2), transformer(4)
     prompts = [[1, 2, 3, 4], [5], [6, 7]]

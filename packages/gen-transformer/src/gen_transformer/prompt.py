@@ -55,6 +55,6 @@ def check_prompt(model: LanguageModel, ids: Tensor, n: int, doc: Tensor | None) 
 
 
 def history(ids: Int[Tensor, "b t"], doc: Int[Tensor, "b t"] | None, n: int) -> Int[Tensor, "b t_and_n"]:
-    """The prompts with room for n tokens; -1 stands for padding and for what is to come."""
-    seen = ids if doc is None else ids.where(doc >= 0, -1)
+    """The documents that go on, with room for n tokens; -1 stands for all else and for what is to come."""
+    seen = ids if doc is None else ids.where(doc == doc[:, -1:], -1)
     return torch.cat((seen, seen.new_full((len(ids), n), -1)), dim=1)
