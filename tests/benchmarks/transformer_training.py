@@ -9,8 +9,7 @@ of GPT-2's shape stands beside nanoGPT's and transformers', one of Llama's shape
 first losses have to agree to 1e-4. The packages take turns, a step of each at a time; printed are the medians over the
 steps of (peer's time / ours): above 1, ours is faster.
 
-With torch 2.15, transformers 5.23 and nobody always first (2, 2 and 2 steps of warm-up and 100, 4 and 5 steps, on a
-machine with other work; in brackets the quartiles):
+With torch 2.15 and transformers 5.23, on a machine with other work (100, 4 and 5 steps; in brackets the quartiles):
 
 | | ours | transformers | nanoGPT or litgpt |
 |---|---|---|---|
@@ -21,8 +20,8 @@ machine with other work; in brackets the quartiles):
 | L, GPT-2 | 2,285 ms | 1.083 (1.03 to 1.10) | 1.076 (1.04 to 1.10) |
 | L, Llama | 2,290 ms | 1.039 (1.03 to 1.06) | 1.042 (1.02 to 1.05) |
 
-Matrix products take 70 % of the step even of S, so nobody can be much faster than another there; L has a large head,
-whose logits our loss does not keep. gen-core's loop adds 0.5 % to a bare one on S.
+Matrix products take 70 % of the step even of S, so nobody can be much faster than another there. gen-core's loop adds
+0.5 % to a bare one on S.
 """
 
 import importlib.util
