@@ -90,6 +90,7 @@ def test_scalings():
         assert got[0] == plain[0] and got[-1] == pytest.approx(plain[-1].item() / 4)
         assert ((got <= plain) & (got >= plain / 4 - 1e-9)).all()
         assert scale == pytest.approx(1.0 if kind == "llama3" else 0.1 * math.log(4) + 1)
+        assert torch.equal(got, Rope(scaling=kind, factor=4.0, original=512).frequencies(64, 2048, 2048)[0])
     dynamic = Rope(scaling="dynamic", factor=2.0)
     assert torch.equal(dynamic.frequencies(64, 2048, 2048)[0], plain)
     longer, _ = dynamic.frequencies(64, 2048, 4096)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -242,10 +243,20 @@ def test_what_does_not_fit_is_named():
         ({"head_dim": 7}, "heads need an even width, got 7"),
         ({"layers": 0}, "layers must be at least 1, got 0"),
         ({"window": ()}, "window is tokens per layer"),
+        ({"parallel": "one_norm", "post_norm": True}, "has its norms before; use post_norm=False"),
         ({"dim": 33, "heads": 3, "kv_heads": 3, "pos": "sinusoidal"}, "dim must be even, got 33"),
     ]:
         with pytest.raises(ValueError, match=message):
             replace(CONFIGS["llama"], **change)
+    for settings, name, value in (
+        (CONFIGS["llama"], "pos", "alibi"),
+        (CONFIGS["llama"], "parallel", True),
+        (Rope(), "scaling", "ntk"),
+    ):
+        wrong = copy(settings)
+        object.__setattr__(wrong, name, value)  # the run-time checks of types in tests would be first
+        with pytest.raises(ValueError, match=f"{name} is one of none, .*, got {value!r}|one of rope, .*, got 'alibi'"):
+            wrong.__post_init__()
 
 
 # ---------------------------------------------------------------------- torch's own layers

@@ -8,8 +8,8 @@
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from jaxtyping import Float, Int
@@ -29,10 +29,18 @@ class Rope:
     """The context that was trained, in tokens; None: the model's `context`."""
     low: float = 1.0
     """Rotations over `original` below which a frequency is divided by `factor` (llama3, yarn)."""
-    high: float = 4.0
-    """Rotations above which it stays as it is (llama3: 4, yarn: 32); in between the two are blended."""
+    high: float | None = None
+    """Rotations above which it stays as it is, None: 4 (llama3) or 32 (yarn); in between the two are blended."""
     attention: float | None = None
     """Factor on the rotated vectors (yarn); None: 0.1 ln(factor) + 1."""
+
+    def __post_init__(self):
+        _check_choices(self)
+
+    @property
+    def fastest(self) -> float:
+        """`high`, or what the paper of the scaling takes."""
+        return self.high or (32.0 if self.scaling == "yarn" else 4.0)
 
     def frequencies(
         self, dim: int, context: int, length: int | Int[Tensor, ""], device: torch.device | str = "cpu"
@@ -54,10 +62,10 @@ class Rope:
             return inverse / self.factor, 1.0
         if self.scaling == "llama3":
             turns = original * inverse / (2 * math.pi)
-            keep = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+            keep = ((turns - self.low) / (self.fastest - self.low)).clamp(0, 1)
             return inverse * (keep + (1 - keep) / self.factor), 1.0
         if self.scaling == "yarn":
-            low, high = (self._plane(turns, dim, original) for turns in (self.high, self.low))
+            low, high = (self._plane(turns, dim, original) for turns in (self.fastest, self.low))
             low, high = max(math.floor(low), 0), min(math.ceil(high), dim - 1)
             ramp = (torch.arange(dim // 2, device=device) - low) / max(high - low, 0.001)
             keep = 1 - ramp.clamp(0, 1)
@@ -68,6 +76,14 @@ class Rope:
     def _plane(self, turns: float, dim: int, original: int) -> float:
         """The plane that turns so often over `original` positions ([Peng23] appendix A.2)."""
         return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
+
+
+def _check_choices(settings: Any) -> None:
+    """Raise ValueError for a name that is not among those of its field; it would be taken for another in silence."""
+    for field in fields(settings):
+        value, allowed = getattr(settings, field.name), get_args(field.type)
+        if get_origin(field.type) is Literal and value not in allowed:
+            raise ValueError(f"{field.name} is one of {', '.join(allowed)}, got {value!r}")
 
 
 Frequencies = tuple[Float[Tensor, "half"], float]
@@ -118,6 +134,7 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self):
+        _check_choices(self)
         for name in ("dim", "layers", "heads", "context"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -129,6 +146,8 @@ class Config:
             raise ValueError(f"rotary positions turn pairs, so heads need an even width, got {self.width}")
         if self.pos.startswith("sinusoidal") and self.dim % 2:
             raise ValueError(f"sines and cosines come in pairs, so dim must be even, got {self.dim}")
+        if self.parallel != "none" and self.post_norm:
+            raise ValueError(f"parallel={self.parallel!r} has its norms before; use post_norm=False")
         if not self.window or min(self.window) < 0:
             raise ValueError(f"window is tokens per layer, 0 for all, got {self.window}")
 

@@ -57,7 +57,8 @@ def write_config(cfg: Config, table: dict[str, str]) -> dict[str, Any]:
 
 def explicit(cfg: Config) -> Config:
     """The same model with every size spelt out, and without what does not change a trained model."""
-    rope = replace(cfg.rope, original=cfg.rope.original or cfg.context) if cfg.pos == "rope" else Rope()
+    rope = cfg.rope if cfg.pos == "rope" else Rope()
+    rope = replace(rope, original=rope.original or cfg.context, high=rope.fastest)
     windows = tuple(cfg.sees(i) for i in range(cfg.layers))
     sizes = {"kv_heads": cfg.kv, "head_dim": cfg.width, "ffn": cfg.hidden, "rope": rope, "window": windows}
     return replace(cfg, **sizes, dropout=0.0, zero_init=False)
@@ -105,7 +106,7 @@ def write_rope(cfg: Config) -> dict[str, Any]:
     p["factor"] = rope.factor
     if kind in TURNS:
         slow, fast, *_ = TURNS[kind]
-        p |= {slow: rope.low, fast: rope.high, "original_max_position_embeddings": rope.original or cfg.context}
+        p |= {slow: rope.low, fast: rope.fastest, "original_max_position_embeddings": rope.original or cfg.context}
     if kind == "yarn" and rope.attention is not None:
         p["attention_factor"] = rope.attention
     return {"rope_parameters": p, "rope_theta": rope.theta, "rope_scaling": p}

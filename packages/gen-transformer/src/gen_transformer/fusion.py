@@ -102,7 +102,6 @@ class Fusion(nn.Module):
     Args:
         dims: width of the features of each sense.
         dim, heads, layers: of the transformer.
-        context: most tokens of all senses together.
     """
 
     def __init__(
@@ -112,14 +111,13 @@ class Fusion(nn.Module):
         *,
         heads: int = 4,
         layers: int = 1,
-        context: int = 2048,
         dropout: int | float = 0.0,
     ):
         super().__init__()
         if not dims:
             raise ValueError("a fusion needs at least one sense, {name: width of its features}")
         self.dims, self.heads = dict(dims), heads
-        cfg = Config(0, dim, layers, heads, context=context, pos="none", causal=False, mlp="gelu", dropout=dropout)
+        cfg = Config(0, dim, layers, heads, pos="none", causal=False, mlp="gelu", dropout=dropout)
         self.enter = nn.ModuleDict({m: nn.Sequential(nn.LayerNorm(d), nn.Linear(d, dim)) for m, d in dims.items()})
         self.sense = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in dims})
         self.norm = nn.LayerNorm(dim)
