@@ -62,8 +62,12 @@ def test_what_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither a file nor a folder"):
         list(read(tmp_path / "absent"))
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
-    with pytest.raises(ValueError, match=r"b\.jsonl line 2 is no JSON object with the key 'text'"):
+    with pytest.raises(ValueError, match=r"b\.jsonl line 2 is no JSON object with a text under the key 'text'"):
         list(read(tmp_path / "b.jsonl"))
+    for value in ("3", "null", '["a"]'):
+        (tmp_path / "c.jsonl").write_text(f'{{"text": {value}}}\n')
+        with pytest.raises(ValueError, match=r"c\.jsonl line 1 is no JSON object with a text"):
+            list(read(tmp_path / "c.jsonl"))
 
 
 # ---------------------------------------------------------------------- shards

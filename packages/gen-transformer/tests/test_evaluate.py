@@ -189,6 +189,9 @@ def test_errors_name_what_is_missing(llama, tok):
         loglikelihood(llama, tok, [("the lib", "rary")])
     with pytest.raises(ValueError, match="no questions"):
         multiple_choice(llama, tok, [])
+    for answer in (-1, 2):
+        with pytest.raises(ValueError, match=f"the answer of question 1 is choice {answer} of 2; count from 0"):
+            multiple_choice(llama, tok, [("the", [" a", " b"], 1), ("the", [" a", " b"], answer)])
 
 
 def test_the_score_of_a_known_cost():

@@ -79,12 +79,15 @@ def _documents(file: Path, encoding: str, field: str) -> Iterator[str]:
         return
     with file.open(encoding=encoding) as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                text = json.loads(line)[field] if line.strip() else ""
+                text = json.loads(line)[field]
             except (json.JSONDecodeError, KeyError, TypeError):
-                raise ValueError(f"{file} line {number} is no JSON object with the key {field!r}") from None
-            if line.strip():
-                yield text
+                text = None
+            if not isinstance(text, str):
+                raise ValueError(f"{file} line {number} is no JSON object with a text under the key {field!r}")
+            yield text
 
 
 # ---------------------------------------------------------------------- tokens on disk

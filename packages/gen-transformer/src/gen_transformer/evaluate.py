@@ -148,6 +148,9 @@ def multiple_choice(
     """
     if not questions:
         raise ValueError("no questions: an accuracy over none is 0 / 0; give at least one")
+    for i, (_, choices, answer) in enumerate(questions):
+        if not 0 <= answer < len(choices):
+            raise ValueError(f"the answer of question {i} is choice {answer} of {len(choices)}; count from 0")
     pairs = [(context, choice) for context, choices, _ in questions for choice in choices]
     values = iter(loglikelihood(model, tok, pairs, bos=bos, empty=empty, batch_size=batch_size))
     plain = normalised = 0
