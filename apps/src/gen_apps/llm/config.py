@@ -11,7 +11,7 @@ from gen_apps.identity import Machine, placed
 from gen_apps.llm.corpus import DESCRIPTIONS
 from gen_apps.options import Count, Number
 from gen_core.schedule import Schedule, inverse_sqrt, warmup_cosine, wsd
-from gen_transformer import Config, dial
+from gen_transformer import Config, Tokenizer, dial
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Pretrain:
     """characters, bpe:SIZE for byte pairs, or a folder with a tokenizer.json."""
     held_out: float = 0.1
     """Share at the end of every TEXT that is not trained on."""
-    prompt: str = "\n"
-    """What the samples begin with."""
+    prompt: str | None = None
+    """What the samples begin with; by default a line end, or the first token if the text has no lines."""
     out: Path | None = None
     """Directory to write; by default runs/llm-TEXT, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
@@ -138,17 +138,34 @@ class Pretrain:
             raise ValueError(f"--ratios gives {len(self.ratios)} shares for {len(self.data)} TEXTs; give one for each")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
+        self.network.made(vocab=1)  # what cannot be is told before the text is read
 
     def placed(self) -> tuple["Pretrain", Path]:
         return placed(self, "llm pretrain")
 
-    def completed(self, vocab: int) -> "Pretrain":
-        """With batch, steps and rate in place of None, as the size of the network wants them."""
+    def completed(self, tok: Tokenizer) -> "Pretrain":
+        """With batch, steps and rate in place of None, as the size of the network wants them, and a prompt.
+
+        Raises:
+            ValueError: for a prompt that is empty or that the tokeniser does not know.
+        """
         optim, context = self.optim, self.network.context
         if self.network.depth:
-            by = dial(self.network.made(vocab))
+            by = dial(self.network.made(len(tok)))
             usual = {"steps": by.steps, "batch_size": max(1, by.batch // context), "lr": by.lr}
         else:
             usual = {"steps": 1000, "batch_size": 12, "lr": 0.01}
         missing = {name: value for name, value in usual.items() if getattr(optim, name) is None}
-        return replace(self, optim=replace(optim, **missing))
+        prompt = opening(tok) if self.prompt is None else self.prompt
+        if not tok.encode(prompt):
+            raise ValueError("--prompt is empty; samples begin with one token at least")
+        return replace(self, optim=replace(optim, **missing), prompt=prompt)
+
+
+def opening(tok: Tokenizer) -> str:
+    """A line end, or the first token of a tokeniser of characters that has none."""
+    try:
+        tok.encode("\n")
+    except ValueError:
+        return tok.decode([0])
+    return "\n"

@@ -48,8 +48,9 @@ def evaluate(config: Evaluate) -> None:
             found = corpus.documents(text, config.encoding)
             s = score(model, tok, found, stride=config.stride or max(1, model.config.context // 2))
             whole = "".join(found)
+            per_character = s.bits_per_byte * len(whole.encode()) / len(whole)
             table.add_row(
-                name, f"{s.bits_per_byte:.4f}", f"{s.nats / math.log(2) / len(whole):.4f}", f"{s.perplexity:.3f}",
+                name, f"{s.bits_per_byte:.4f}", f"{per_character:.4f}", f"{s.perplexity:.3f}",
                 f"{s.tokens:,}", f"{fertility(tok, whole):.3f}",
             )  # fmt: skip
         rich.print(table)

@@ -1,7 +1,6 @@
 """`gen llm pretrain`: from text to a language model that writes."""
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def pretrain(config: Pretrain) -> None:
     run.mkdir(parents=True, exist_ok=True)
     asked = {"tokenizer": config.tokenizer, "held_out": config.held_out, "encoding": config.encoding}
     tok, sources = corpus.prepare(config.data, run / "data", **asked)
-    config = config.completed(len(tok))
+    config = config.completed(tok)
     seed_all(config.seed, "weights")
     model = Transformer(config.network.made(len(tok)))
     model.recompute = config.network.recompute
@@ -48,7 +47,7 @@ def pretrain(config: Pretrain) -> None:
     mixture = Mixture(rows, shares, batch_size=config.optim.batch_size or 1, seed=config.seed)
     trainer = train(config, run, model, tok, mixture, {name: held for name, (_, held) in sources.items()})
     if trainer.rank == 0:
-        trained.keep(run, tok, model)
+        trained.keep(run, tok, model, end=corpus.END)
         scores = {name: _scored(model, tok, held) for name, (_, held) in sources.items()}
         _leave(config, run, model, tok, scores, mixture.seen(trainer.step))
 
@@ -70,10 +69,11 @@ def train(config: Any, run: Path, model: Transformer, tok: Tokenizer, data: Mixt
 
     def write(t: Any) -> None:
         if t.rank == 0:
-            trained.write(run, f"step {t.step:06d}", trained.sample(model, tok, config.prompt, 200, config.seed))
+            trained.write(run, f"step {t.step:06d}", trained.sample(model, tok, config.prompt or "", 200, config.seed))
 
     def begin() -> None:
         record = Run.create(run, identity(config))
+        tok.save(run)
         ids = torch.zeros(1, context, dtype=torch.long)
         record.write("model.json", asdict(model.config))
         record.write(
@@ -99,7 +99,7 @@ def _leave(
     for name, (found, text) in scores.items():
         values = {
             "bits per byte": found.bits_per_byte,
-            "bits per character": found.nats / math.log(2) / len(text),
+            "bits per character": found.bits_per_byte * len(text.encode()) / len(text),
             "nats per token": found.nats / found.tokens,
             "bytes per token": bytes_per_token(tok, text),
             "tokens per word": fertility(tok, text),
@@ -118,7 +118,7 @@ def _leave(
     size, tokens = parameters(model), sum(one.tokens for one in seen.values())
     loss = sum(found.nats for found, _ in scores.values()) / sum(found.tokens for found, _ in scores.values())
     Run(run).write("scaling.json", {"N": parameters(model, tables=False), "D": tokens, "loss": loss})
-    text = trained.sample(model, tok, config.prompt, 600, config.seed)
+    text = trained.sample(model, tok, config.prompt or "", 600, config.seed)
     trained.write(run, "sample", text)
     spent = json.loads((run / "energy.json").read_text())
     print(f"\n{text}\n")

@@ -35,15 +35,22 @@ def load(path: Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
     return cast(Transformer, model.to(where).eval()), tok
 
 
-def keep(run: Path, tok: Tokenizer, model: Transformer) -> None:
-    """The tokeniser beside the weights, and the whole as a Hugging Face directory where a family has such a model."""
-    tok.save(run)
+def keep(run: Path, tok: Tokenizer, model: Transformer, *, end: str, template: str = "") -> None:
+    """The whole as a Hugging Face directory, where a family has such a model.
+
+    Args:
+        end: the control token that generation stops at.
+        template: a chat template of Jinja.
+    """
+    folder = run / "huggingface"
     try:
-        hf.save(model, run / "huggingface")
+        hf.save(model, folder, eos_token_id=tok.specials.get(end))
     except ValueError as reason:
         print(f"no Hugging Face directory is written: {reason}")
         return
-    tok.save(run / "huggingface")
+    tok.save(folder)
+    if template:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def write(run: Path, name: str, text: str) -> None:
@@ -53,17 +60,16 @@ def write(run: Path, name: str, text: str) -> None:
 
 
 def sample(model: Transformer, tok: Tokenizer, prompt: str, n: int, seed: int, t: float = 0.8) -> str:
-    """A prompt and what follows it."""
-    device = next(model.parameters()).device
-    ids = torch.tensor([tok.encode(prompt)], device=device)
-    most = min(n, model.config.context - ids.shape[1])
+    """A prompt and the `n` tokens that follow it; where the context is full, the last half of it goes on."""
+    device, context = next(model.parameters()).device, model.config.context
+    seen, found = tok.encode(prompt), []
     training = model.training
     model.eval()
-    text = prompt
-    for piece in range(-(-n // most)):  # further than the context: go on from the last half of it
-        new = complete(model, ids, most, warp=sampler(t), generator=generator(seed, "sample", piece))
-        text += tok.decode(new[0])
-        ids = torch.cat((ids, new), 1)[:, -(model.config.context // 2) :]
-        most = model.config.context - ids.shape[1]
+    while len(found) < n:
+        seen = seen if len(seen) < context else seen[-max(1, context // 2) :]
+        most = min(n - len(found), context + 1 - len(seen))  # the last one is not read
+        source = generator(seed, "sample", len(found))
+        new = complete(model, torch.tensor([seen], device=device), most, warp=sampler(t), generator=source)[0].tolist()
+        seen, found = seen + new, found + new
     model.train(training)
-    return text
+    return prompt + tok.decode(found)

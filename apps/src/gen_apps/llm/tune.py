@@ -55,13 +55,17 @@ class Tune:
     place: Place = field(default_factory=Place)
     resume: Annotated[None, tyro.conf.Suppress] = None
 
+    def __post_init__(self):
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
+
 
 def tune(config: Tune) -> None:
     run = config.out or Path("runs") / f"llm-{Path(config.data).stem}"
     model, tok = trained.load(config.base, "cpu")
     _need_controls(tok, config.base)
     chats = read_chats(Path(config.data))
-    count = max(1, round(len(chats) * config.held_out))
+    count = min(max(1, round(len(chats) * config.held_out)), len(chats) - 1)
     training, held = (rows(part, tok, model.config.context) for part in (chats[:-count], chats[-count:]))
     seed_all(config.seed, "weights")
     o = config.optim
@@ -80,6 +84,7 @@ def tune(config: Tune) -> None:
 
     def begin() -> None:
         record = Run.create(run, identity(config))
+        tok.save(run)
         record.write("model.json", asdict(model.config))
 
     loader = Loader(training, min(o.batch_size, len(training)), seed=config.seed)
@@ -89,7 +94,7 @@ def tune(config: Tune) -> None:
         schedule=wsd(max(1, o.steps // 20), o.steps, o.steps // 2), more=[look],
     )  # fmt: skip
     if trainer.rank == 0:
-        trained.keep(run, tok, model)
+        trained.keep(run, tok, model, end=CHATML.controls[-1], template=CHATML.to_jinja())
         loss = trainer.evaluate(Loader(held, min(16, len(held)), shuffle=False))["loss"]
         spent = json.loads((run / "energy.json").read_text())
         print(f"{said(model, tok, first)}\n")
@@ -119,8 +124,17 @@ def read_chats(file: Path) -> list[list[dict[str, str]]]:
 
 
 def rows(chats: list[list[dict[str, str]]], tok: Tokenizer, context: int) -> Arrays:
-    """Chats packed into rows of the context; what does not fit into one is cut."""
-    rendered = [(ids[:context], mask[:context]) for ids, mask in (CHATML.render(chat, tok) for chat in chats)]
+    """Chats packed into rows of the context; what does not fit is cut, and nothing learnt is left in some: those go.
+
+    Raises:
+        ValueError: when all go.
+    """
+    cut = [(ids[:context], mask[:context]) for ids, mask in (CHATML.render(chat, tok) for chat in chats)]
+    rendered = [(ids, mask) for ids, mask in cut if any(mask[1:])]
+    if not rendered:
+        raise ValueError(f"in none of {len(cut)} chats the assistant says anything within the context of {context}")
+    if len(rendered) < len(cut):
+        print(f"left out {len(cut) - len(rendered)} chats: the assistant says nothing within the context of {context}")
     places = pack([len(ids) for ids, _ in rendered], context)
     return Arrays(*batch([[rendered[i] for i in place] for place in places], context))
 
