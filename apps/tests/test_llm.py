@@ -12,6 +12,7 @@ import torch
 from gen_apps.__main__ import main
 from gen_apps.llm import corpus, trained
 from gen_apps.llm.config import opening
+from gen_apps.llm.prepare import without_repeats
 from gen_apps.llm.tune import rows
 from gen_core import Run
 from gen_core.checkpoint import latest, load_tensors
@@ -209,7 +210,7 @@ def test_data_says_what_it_left_out_and_trains(texts, tmp_path, capsys):
     pages.write_text("".join(json.dumps({"text": t}) + "\n" for t in [*words, words[0], FRENCH, "short"]))
     (tmp_path / "test.txt").write_text(words[1])
     gen(
-        f"llm data {pages} --language en --dedup --against {tmp_path / 'test.txt'} --tokenizer bpe:270 "
+        f"llm data {pages} --language en --dedup --cut 60 --against {tmp_path / 'test.txt'} --tokenizer bpe:270 "
         f"--out {tmp_path / 'd'} --held-out 0.2"
     )
     said = capsys.readouterr().out
@@ -223,6 +224,18 @@ def test_data_says_what_it_left_out_and_trains(texts, tmp_path, capsys):
         with pytest.raises(SystemExit):
             gen(again)
         assert sentence in capsys.readouterr().err
+
+
+def test_passages_that_stood_before_are_cut_where_they_stand_again(capsys):
+    """From the second document and from what is held out; every character of more bytes than one stays whole."""
+    notice = "Tous droits réservés — été 2024. "
+    source = corpus.Source("x", ["un:" + notice + "deux", "trois " + notice + "quatre"], [notice, "cinq"])
+    tok = corpus.learned("characters", [], [*source.training, *source.held_out])
+    found = without_repeats(source, tok, len(notice))
+    assert found == corpus.Source("x", ["un:" + notice + "deux", "trois quatre"], ["cinq"])
+    assert f"x: {2 * len(notice)} of " in capsys.readouterr().out
+    tok = corpus.learned("bpe:259", ["abc"], [])  # bytes
+    assert without_repeats(source, tok, len(notice.encode())) == found
 
 
 def test_a_hugging_face_directory_is_used_as_a_run_is(texts, tmp_path, capsys):

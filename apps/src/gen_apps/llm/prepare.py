@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,15 @@ from rich.table import Table
 from gen_apps.llm import corpus
 from gen_transformer import Tokenizer, bytes_per_token, fertility
 from gen_transformer.clean import Document, by_stop_words, clean, correcting, in_language, on_text
-from gen_transformer.dedup import kept, minhash, near_duplicates, no_overlap_with, shingles
+from gen_transformer.dedup import (
+    character_starts,
+    exact_substrings,
+    kept,
+    minhash,
+    near_duplicates,
+    no_overlap_with,
+    shingles,
+)
 from gen_transformer.quality import gopher_quality, gopher_repetition, refinedweb_lines
 
 Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT ...")]
@@ -68,6 +77,8 @@ class WriteData:
     dedup: bool = False
     """Leave out near copies but the first: MinHash in 14 bands of 8, which finds a pair of Jaccard similarity 0.8 with
     a probability of 92 %."""
+    cut: int = 0
+    """Take out runs of so many tokens that stood before in the same TEXT, such as notices; 50 is usual, 0 none."""
     against: tuple[str, ...] = ()
     """Texts of an evaluation: a document with 13 words in a row of theirs is left out."""
     held_out: float = 0.1
@@ -78,6 +89,8 @@ class WriteData:
     def __post_init__(self):
         if not self.data:
             raise ValueError("give at least one TEXT")
+        if self.cut < 0:
+            raise ValueError(f"--cut is a number of tokens, 0 for none, got {self.cut}")
 
 
 def data(config: WriteData) -> None:
@@ -92,6 +105,8 @@ def data(config: WriteData) -> None:
         print(f"{name}: {sum(counts.values()):,} documents: {reasons}")
         sources.append(corpus.split(name, found, config.held_out))
     tok = corpus.learned(config.tokenizer, *corpus.pooled(sources))
+    if config.cut:
+        sources = [without_repeats(source, tok, config.cut) for source in sources]
     for source in sources:
         corpus.write(config.out / source.name, tok, source)
     rich.print(cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources}))
@@ -117,6 +132,21 @@ def kept_of(texts: Sequence[str], config: Any) -> tuple[list[str], Counter]:
         counts["kept"] -= int((~mask).sum())
         found = [text for text, keep in zip(found, mask, strict=True) if keep]
     return found, counts
+
+
+def without_repeats(source: corpus.Source, tok: Tokenizer, length: int) -> corpus.Source:
+    """The documents without runs of `length` tokens that stood before in them, held-out ones coming after the rest."""
+    texts = [*source.training, *source.held_out]
+    ids = tok.encode_batch(texts)
+    tokens, offsets = np.fromiter(chain.from_iterable(ids), np.int64), np.cumsum([0, *map(len, ids)])
+    keep = np.ones(len(tokens), bool)
+    for span in exact_substrings(tokens, length, offsets=offsets, starts=character_starts(tok)):
+        keep[span] = False
+    print(f"{source.name}: {int((~keep).sum()):,} of {len(tokens):,} tokens stood there before and are taken out")
+    rows = zip(texts, pairwise(offsets.tolist()), strict=True)
+    left = [text if keep[a:b].all() else tok.decode(tokens[a:b][keep[a:b]].tolist()) for text, (a, b) in rows]
+    n = len(source.training)
+    return corpus.Source(source.name, *([text for text in part if text] for part in (left[:n], left[n:])))
 
 
 def named(document: Document) -> None:
