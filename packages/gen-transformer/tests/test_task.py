@@ -126,3 +126,15 @@ def test_a_token_learns_nothing_across_its_document():
     hidden = task.model(embeds=embeds, doc=doc)
     (hidden[:, 5:].square().sum()).backward()
     assert embeds.grad[:, :5].eq(0).all() and embeds.grad[:, 5:].ne(0).any()
+
+
+def test_rows_without_doc_are_one_document_padded_on_the_right():
+    """The same loss as with a doc that says so: a causal model does not look at what follows."""
+    task, _ = make()
+    ids, targets, weight, _ = rows().tensors
+    weight = weight.clone()
+    weight[:, 5:] = 0
+    doc = torch.where(torch.arange(T) < 5, 0, -1).expand(len(ids), T)
+    assert task.loss(ids, targets, weight).item() == pytest.approx(
+        task.loss(ids, targets, weight, doc).item(), rel=1e-12
+    )

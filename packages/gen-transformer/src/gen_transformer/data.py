@@ -33,6 +33,7 @@ from torch.utils.data import Dataset
 from gen_transformer.tokenizer import Tokenizer
 
 Row = tuple[Int64[Tensor, "t"], Int64[Tensor, "t"], Float32[Tensor, "t"], Int64[Tensor, "t"]]
+Stream = tuple[Int64[Tensor, "t"], Int64[Tensor, "t"], Float32[Tensor, "t"]]
 TEXT = (".txt", ".md", ".jsonl")
 
 
@@ -306,20 +307,21 @@ class Windows(Dataset):
     """The corpus cut every `T` tokens: full rows, and every token but the first (of a document) is a target once.
 
     Args:
-        isolate: keep documents that meet in a row apart, as everywhere else; False reads the corpus as one document.
+        isolate: keep documents that meet in a row apart, as everywhere else; False reads the corpus as one document,
+            whose rows need no `doc` and have none.
     """
 
     def __init__(self, corpus: Corpus, T: int, *, isolate: bool = True):
         if len(corpus) < 2 or T < 1:
             raise ValueError(f"windows need at least 2 tokens and T >= 1, got {len(corpus)} tokens and T={T}")
-        self.corpus, self.T = corpus, T
+        self.corpus, self.T, self.isolate = corpus, T, isolate
         self.offsets = corpus.offsets if isolate else corpus.offsets[[0, -1]]
         self.tokens = len(corpus)
 
     def __len__(self) -> int:
         return -(-(len(self.corpus) - 1) // self.T)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Row | Stream:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         row = _empty(self.T)
@@ -330,7 +332,7 @@ class Windows(Dataset):
             a, b = max(int(self.offsets[d]), start), min(int(self.offsets[d + 1]), stop)
             follows = int(b < self.offsets[d + 1])
             _place(row, a - start, number, tokens[a - start : b - start + follows], b - a)
-        return row
+        return row if self.isolate else row[:3]
 
 
 def _empty(T: int) -> Row:

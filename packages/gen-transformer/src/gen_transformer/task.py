@@ -18,11 +18,14 @@ from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.optim import optimizer
 from gen_transformer.rnn import CharRNN
 
-Batch = Sequence[Tensor]  # ids, targets, weight, doc; each (b, t)
+Batch = Sequence[Tensor]  # ids, targets, weight and perhaps doc; each (b, t)
 
 
 class LMTask(Task):
     """Next-token prediction on batches `(ids, targets, weight, doc)`, or with a source `(..., source, source_doc)`.
+
+    Without `doc` a row is one document, padded on the right at most. On a GPU, where looking at `doc` would wait for
+    it, attention then needs no mask and takes its fastest kernel.
 
     The gradient is that of (sum of the losses of tokens) / (weight of tokens) over the global batch, however it is cut
     into micro-batches and processes and whatever is masked in each.
@@ -56,7 +59,7 @@ class LMTask(Task):
         ids: Int[Tensor, "b t"],
         targets: Int[Tensor, "b t"],
         weight: Float[Tensor, "b t"],
-        doc: Int[Tensor, "b t"],
+        doc: Int[Tensor, "b t"] | None = None,
         *source: Int[Tensor, "b s"],
     ) -> Float[Tensor, ""]:
         """Mean over the weight of these tokens, in nats; 0 where none counts, as may be on one of several processes."""
@@ -71,14 +74,14 @@ class LMTask(Task):
 
     def evaluate(self, batch: Batch) -> Metrics:
         """Nats per token of each row, to be averaged by its tokens; logits exist for a row at a time."""
-        ids, targets, weight, doc, *source = batch
+        ids, targets, weight, *rest = batch
         head = {"head": self.model.output.detach(), "bias": getattr(self.model, "bias", None), "softcap": self._softcap}
-        rows = zip(self._hidden(ids, doc, *source), targets, weight, strict=True)
+        rows = zip(self._hidden(ids, *rest), targets, weight, strict=True)
         nats = [lm_loss(hidden, targets=y, weight=w, total=1, **head) for hidden, y, w in rows]
         count = weight.sum(1)
         return {"loss": (torch.stack(nats) / count, count)}
 
-    def _hidden(self, ids: Tensor, doc: Tensor, *source: Tensor) -> Tensor:
+    def _hidden(self, ids: Tensor, doc: Tensor | None = None, *source: Tensor) -> Tensor:
         if not source:
             return self.model(ids, doc=doc)
         return self.model(source[0], ids, source_doc=source[1], doc=doc)
