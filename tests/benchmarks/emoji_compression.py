@@ -7,8 +7,8 @@ The font's 3,926 pictures are laid on white, averaged down to 32 x 32, and held 
 genders and joined forms of a base are on one side, 379 pictures to test with. A random split has a hand in one tone to
 train on and the same hand in another to test with, which makes every method look better than it is; the second line
 printed tells by how much. Errors are means of squares over pixels and channels in [0, 1]. PCA of 64 reaches .01372, of
-256 .00539, and of 64 by a random split .01083; the networks of 64 numbers reached .0098 in 1,700 steps, 100 seconds,
-those of 256 .0057 in 900, one minute, which is too short.
+256 .00539, and of 64 by a random split .01083; the networks reached .00849 with 64 numbers and .00337 with 256, in
+320 seconds of one core each.
 """
 
 import argparse

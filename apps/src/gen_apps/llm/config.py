@@ -118,6 +118,9 @@ class Pretrain:
     """characters, bpe:SIZE for byte pairs, or a folder with a tokenizer.json."""
     held_out: float = 0.1
     """Share at the end of every TEXT that is not trained on."""
+    isolate: bool = True
+    """Keep documents that meet in a row apart; --no-isolate reads a TEXT as one stream, for which attention needs no
+    mask."""
     prompt: str | None = None
     """What the samples begin with; by default a line end, or the first token if the text has no lines."""
     out: Path | None = None

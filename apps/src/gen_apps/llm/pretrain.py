@@ -42,7 +42,8 @@ def pretrain(config: Pretrain) -> None:
     seed_all(config.seed, "weights")
     model = Transformer(config.network.made(len(tok)))
     model.recompute = config.network.recompute
-    rows = {name: Windows(training, config.network.context) for name, (training, _) in sources.items()}
+    context, isolate = config.network.context, config.isolate
+    rows = {name: Windows(training, context, isolate=isolate) for name, (training, _) in sources.items()}
     shares = dict(zip(rows, config.ratios or [len(source) for source in rows.values()], strict=True))
     mixture = Mixture(rows, shares, batch_size=config.optim.batch_size or 1, seed=config.seed)
     trainer = train(config, run, model, tok, mixture, {name: held for name, (_, held) in sources.items()})
