@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 
 from gen_apps.__main__ import main
@@ -17,7 +18,7 @@ from gen_apps.llm.tune import rows
 from gen_core import Run
 from gen_core.checkpoint import latest, load_tensors
 from gen_core.testing import launch
-from gen_transformer import Config, Tokenizer, Transformer, characters, hf
+from gen_transformer import Config, Tokenizer, Transformer, characters, complete, greedy, hf, score
 
 ENGLISH = "The cat sees the dog and the dog sees the cat in the garden of the house.\n" * 40
 FRENCH = "Le chat voit le chien et le chien voit le chat dans le jardin de la maison à côté.\n" * 40
@@ -248,6 +249,28 @@ def test_a_hugging_face_directory_is_used_as_a_run_is(texts, tmp_path, capsys):
     gen(f"llm eval {tmp_path / 'hf'} {texts / 'en.txt'} --choices {tmp_path / 'q.jsonl'} --device cpu")
     said = capsys.readouterr().out
     assert "bits per byte" in said and "right of 1 by likelihood" in said
+
+
+def test_a_tokeniser_that_begins_texts_with_a_token_has_it_before_prompts_and_scored_texts(tmp_path, capsys):
+    """As Llama's: the first token of a text is then predicted too, and the model writes after the token."""
+    torch.manual_seed(0)
+    tok = characters("The cat.\n", ["<s>"])
+    tok.inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tok.special("<s>"))]
+    )
+    tok.save(tmp_path)
+    model = Transformer(Config(len(tok), 16, 1, 2, context=8, tie=True))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    hf.save(model, tmp_path)
+    (tmp_path / "t.txt").write_text("The cat.")
+    gen(f"llm eval {tmp_path} {tmp_path / 't.txt'} --device cpu")
+    bits = score(model, tok, ["The cat."], bos=tok.special("<s>"), stride=4).bits_per_byte
+    assert f" {bits:.4f} " in capsys.readouterr().out
+    gen(f"llm generate {tmp_path} Th --tokens 5 --device cpu --sampling.temperature 0")
+    ids = complete(model, torch.tensor([[tok.special("<s>"), *tok.encode("Th")]]), 5, warp=greedy)[0].tolist()
+    wanted = "Th" + tok.decode([i for i in ids if i != tok.special("<s>")])
+    assert capsys.readouterr().out.strip("\n") == wanted.strip("\n")
 
 
 def test_scaling_finds_the_law_that_made_the_runs(run, tmp_path, capsys):

@@ -114,6 +114,11 @@ def test_bytes_of_a_tokenizer_with_blanks_as_bars_and_a_byte_fallback(tmp_path):
     inner.add_tokens(["aaaa"])
     inner.save(str(tmp_path / "tokenizer.json"))
     tok = Tokenizer.load(tmp_path)
+    assert tok.bos is None
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 1)])
+    assert Tokenizer(inner).bos is None
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    assert Tokenizer(inner).bos == 1 and Tokenizer(inner).encode("a") == tok.encode("a")
     text = "a aé<s> 🙂 aaaa"
     ids = tok.encode(text)
     assert tok.decode(ids) == text and tok.special("<s>") not in ids and "aaaa" not in tok.specials

@@ -46,7 +46,7 @@ def evaluate(config: Evaluate) -> None:
         table = Table("text", "bits per byte", "bits per character", "perplexity", "tokens", "tokens per word")
         for name, text in zip(corpus.names(config.texts), config.texts, strict=True):
             found = corpus.documents(text, config.encoding)
-            s = score(model, tok, found, stride=config.stride or max(1, model.config.context // 2))
+            s = score(model, tok, found, bos=tok.bos, stride=config.stride or max(1, model.config.context // 2))
             whole = "".join(found)
             per_character = s.bits_per_byte * len(whole.encode()) / len(whole)
             table.add_row(
@@ -56,7 +56,7 @@ def evaluate(config: Evaluate) -> None:
         rich.print(table)
     if config.choices:
         asked = questions(config.choices)
-        right = multiple_choice(model, tok, asked, empty=end)
+        right = multiple_choice(model, tok, asked, bos=tok.bos, empty=end)
         spread = 1.96 * math.sqrt(right.plain * (1 - right.plain) / len(asked))
         print(
             f"{config.choices}: {right.plain:.3f} +- {spread:.3f} right of {len(asked)} by likelihood, "
@@ -83,7 +83,7 @@ def run_tasks(config: Evaluate, model, tok, end: int | None) -> None:
         raise ImportError("lm-eval's tasks need it: pip install lm-eval") from None
     from gen_transformer.harness import harness
 
-    lm = harness(model, tok, empty=end, end=end)
+    lm = harness(model, tok, bos=tok.bos, empty=end, end=end)
     found = cast(Any, lm_eval).simple_evaluate(lm, tasks=list(config.tasks), limit=config.limit)
     for task, values in found["results"].items():
         print(f"{task}: " + ", ".join(f"{name} {v:.4f}" for name, v in values.items() if isinstance(v, float)))

@@ -66,7 +66,7 @@ def generate(config: Generate) -> None:
     draft = None if config.draft is None else trained.load(config.draft, config.device)
     if draft and draft[1].fingerprint != tok.fingerprint:
         raise ValueError(f"{config.draft} has another tokeniser than {config.run}; train both with one")
-    ids, tally = tok.encode(config.prompt), Tally()
+    ids, tally = [*([] if tok.bos is None else [tok.bos]), *tok.encode(config.prompt)], Tally()
     room = model.config.context - len(ids)
     ends: list = [*config.stop, *([tok.specials[corpus.END]] if corpus.END in tok.specials else [])]
     for i in range(config.n):

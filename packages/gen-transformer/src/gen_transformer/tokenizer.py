@@ -101,6 +101,13 @@ class Tokenizer:
         return self.specials[name]
 
     @cached_property
+    def bos(self) -> int | None:
+        """The control token that the file puts before every text, as Llama's does; `encode` leaves that to you."""
+        text = next(iter(self._ids)) if self._ids else "a"
+        ids = self.inner.encode(text, add_special_tokens=True).ids
+        return ids[0] if ids and ids[0] in self.specials.values() else None
+
+    @cached_property
     def pieces(self) -> list[bytes]:
         """What each id stands for, as bytes; nothing for control tokens.
 
