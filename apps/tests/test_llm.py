@@ -273,6 +273,15 @@ def test_a_tokeniser_that_begins_texts_with_a_token_has_it_before_prompts_and_sc
     assert capsys.readouterr().out.strip("\n") == wanted.strip("\n")
 
 
+def test_rows_of_a_padded_table_are_no_tokens(tmp_path, capsys):
+    """Three in four ids of the model are nobody's: none of a hundred is drawn."""
+    torch.manual_seed(0)
+    characters("The cat.\n").save(tmp_path)
+    hf.save(Transformer(Config(36, 16, 1, 2, context=128)), tmp_path)
+    gen(f"llm generate {tmp_path} Th --tokens 100 --device cpu")
+    assert len(capsys.readouterr().out.rstrip("\n")) > 80
+
+
 def test_scaling_finds_the_law_that_made_the_runs(run, tmp_path, capsys):
     rows = [(n, d, 1.8 + 480 / n**0.35 + 2000 / d**0.37) for n in (1e7, 1e8, 1e9) for d in (1e9, 1e10, 1e11)]
     file = tmp_path / "runs.csv"

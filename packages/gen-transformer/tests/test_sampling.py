@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 
 from gen_core.testing import load
 from gen_transformer.sampling import (
+    below,
     choose,
     compose,
     greedy,
@@ -113,6 +114,7 @@ def test_numbers_of_a_row_depend_on_its_generator_alone():
     [
         (lambda: temperature(-1), "at least 0, got -1"),
         (lambda: top_k(0), "at least 1 token, got 0"),
+        (lambda: below(0), "at least 1 token has to remain, got 0"),
         (lambda: top_p(0), "above 0, got 0"),
         (lambda: min_p(1.5), "0 to 1, got 1.5"),
         (lambda: repetition(0), "positive, got 0"),

@@ -11,8 +11,9 @@ import tyro
 
 from gen_apps.llm import corpus, trained
 from gen_core.runtime import generator
-from gen_transformer import CHATML, Tally, Tokenizer, Transformer, sampler
+from gen_transformer import CHATML, Tally, Tokenizer, Transformer, compose, sampler
 from gen_transformer import generate as tokens_of
+from gen_transformer.sampling import Warp, below
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
@@ -32,8 +33,10 @@ class Sampling:
     repetition: float = 1.0
     """Divides the logits of tokens that were there already."""
 
-    def warp(self):
-        return sampler(self.temperature, k=self.top_k, p=self.top_p, m=self.min_p, r=self.repetition)
+    def warp(self, model: Transformer, tok: Tokenizer) -> Warp:
+        """Of the tokens that the tokeniser has, where the table is padded beyond."""
+        usual = sampler(self.temperature, k=self.top_k, p=self.top_p, m=self.min_p, r=self.repetition)
+        return usual if model.config.vocab <= len(tok) else compose(below(len(tok)), usual)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def generate(config: Generate) -> None:
     for i in range(config.n):
         source = tokens_of(
             model, torch.tensor([ids]).to(model.output.device), config.tokens or max(1, room),
-            warp=config.sampling.warp(), stop=ends, decode=tok.decode, draft=draft and draft[0], tally=tally,
+            warp=config.sampling.warp(model, tok), stop=ends, decode=tok.decode, draft=draft and draft[0], tally=tally,
             generator=generator(config.seed, "text", i),
         )  # fmt: skip
         print(config.prompt, end="")
@@ -136,7 +139,7 @@ def reply(model: Transformer, tok: Tokenizer, messages: Sequence[dict[str, str]]
         )
     source = tokens_of(
         model, torch.tensor([ids]).to(model.output.device), min(config.tokens or room, room),
-        warp=config.sampling.warp(), stop=[CHATML.stop(tok)], generator=generator(config.seed, "turn", turn),
+        warp=config.sampling.warp(model, tok), stop=[CHATML.stop(tok)], generator=generator(config.seed, "turn", turn),
     )  # fmt: skip
     found = show(tok, (int(token) for token in source))
     print()

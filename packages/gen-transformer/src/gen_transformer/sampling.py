@@ -85,6 +85,21 @@ def min_p(p: int | float) -> Warp:
     return warp
 
 
+def below(n: int) -> Warp:
+    """The tokens 0 .. n - 1, those of a tokenizer: tables of weights are often padded beyond.
+
+    >>> below(2)(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[1.0, 2.0, -inf]]
+    """
+    if n < 1:
+        raise ValueError(f"at least 1 token has to remain, got {n}")
+
+    def warp(logits: Logits, ids: Seen | None = None) -> Logits:
+        return logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= n, -torch.inf)
+
+    return warp
+
+
 def repetition(r: int | float) -> Warp:
     """Positive logits of the tokens so far divided by r, negative ones times r ([Keskar19] section 4.1)."""
     if r <= 0:
