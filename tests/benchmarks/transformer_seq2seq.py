@@ -2,10 +2,10 @@
 
     uv run python tests/benchmarks/transformer_seq2seq.py
 
-900 steps on 64 fresh sequences each, AdamW, rate 4e-3 with a one-cycle schedule, 128 units, one thread.
+900 steps on 64 fresh sequences each, AdamW, rate 1.5e-3 with a one-cycle schedule, 192 units, one thread.
 Exact: the share of 2,000 new sequences that are reversed without a mistake; at 20: of 2,000 sequences of that length;
-alignment: the share of steps whose largest weight is on the word that has to be said. Measured: without attention .374,
-.000; general .961, .897, alignment .973.
+alignment: the share of steps whose largest weight is on the word that has to be said. Measured: without attention .356,
+.000 (.341 with 128 units and a rate of 2e-3); general .988, .968, alignment .992.
 """
 
 import sys
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gen_transformer.seq2seq import Score, Seq2Seq
 
-START, END, STEPS = 10, 11, 900
+START, END, STEPS, RATE = 10, 11, 900, 1.5e-3
 
 
 def sequences(n: int, low: int, high: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,9 +32,9 @@ def sequences(n: int, low: int, high: int, generator: torch.Generator) -> tuple[
 def train(attention: Score | None, **local: bool | int) -> Seq2Seq:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    model = Seq2Seq(10, 12, 128, attention, **local)  # pyright: ignore[reportArgumentType]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=STEPS)
+    model = Seq2Seq(10, 12, 192, attention, **local)  # pyright: ignore[reportArgumentType]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS, pct_start=0.1)
     for _ in range(STEPS):
         source, lengths, target = sequences(64, 5, 20, generator)
         given = F.pad(target[:, :-1], (1, 0), value=START)
