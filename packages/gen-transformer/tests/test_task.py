@@ -1,5 +1,8 @@
 """One gradient whatever the micro-batches, the processes and the masks; exact resume; evaluation by tokens."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -138,3 +141,23 @@ def test_rows_without_doc_are_one_document_padded_on_the_right():
     assert task.loss(ids, targets, weight).item() == pytest.approx(
         task.loss(ids, targets, weight, doc).item(), rel=1e-12
     )
+
+
+def compile_and_compare():
+    """Runs in a process of its own: the run-time checks of shapes in tests break graphs, and are no part of a task."""
+    whole = torch.compile
+    torch.compile = lambda f, **how: whole(f, backend="aot_eager", **how)  # the same graph without a C++ compiler
+    weights = []
+    for compiled in (False, True):
+        seed_all(0)
+        model = Transformer(Config(vocab=VOCAB, dim=16, layers=1, heads=2, context=T))
+        task = LMTask(model, lr=1e-2, muon=0.02, compile=compiled)
+        Trainer(task, device="cpu", clip=1.0).fit(Loader(rows(), 8), 3)
+        weights.append(task.state_dict())
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step():
+    code = f"from gen_core.testing import load; load({__file__!r}).compile_and_compare()"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -84,6 +84,8 @@ class Optim:
     """Share of each target spread over the vocabulary."""
     z: float = 0.0
     """Factor of the z-loss; 1e-4 keeps large models' logits in place."""
+    compile: bool = False
+    """Make one graph of the network and its loss: a minute or two at first, faster steps on a GPU afterwards."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "lr"):

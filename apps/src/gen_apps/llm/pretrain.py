@@ -57,8 +57,9 @@ def train(config: Any, run: Path, model: Transformer, tok: Tokenizer, data: Mixt
     """Train a stack as `config` says, looking at the held-out tokens and letting it write now and then."""
     o, context = config.optim, config.network.context
     task = LMTask(
-        model, lr=o.lr, muon=o.muon or None, weight_decay=o.weight_decay, betas=o.betas, smoothing=o.smoothing, z=o.z
-    )
+        model, lr=o.lr, muon=o.muon or None, weight_decay=o.weight_decay, betas=o.betas, smoothing=o.smoothing, z=o.z,
+        compile=o.compile,
+    )  # fmt: skip
     flops = flops_per_token(model.config, context)
     often = max(1, o.steps // 6)
     looks: list[Any] = [Speed(o.batch_size * context, flops, max(1, o.steps // 200))]

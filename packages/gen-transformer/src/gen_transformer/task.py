@@ -34,6 +34,8 @@ class LMTask(Task):
         model: what is trained; an encoder-decoder has batches with a source, `(b, s)` each.
         lr, muon, weight_decay, betas: see `optimizer`.
         smoothing, z: see `lm_loss`; only in training.
+        compile: make one graph of the network and its loss (torch.compile with fullgraph), for training only:
+            what is generated meanwhile changes its shape at every token.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class LMTask(Task):
         betas: tuple[float, float] = (0.9, 0.95),
         smoothing: float = 0.0,
         z: float = 0.0,
+        compile: bool = False,
     ):
         super().__init__()
         self.model, self.smoothing, self.z = model, smoothing, z
+        self._graph = torch.compile(self.loss, fullgraph=True) if compile else None
         self.rates: dict[str, Any] = {"lr": lr, "muon": muon, "weight_decay": weight_decay, "betas": betas}
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -70,7 +74,7 @@ class LMTask(Task):
         )  # fmt: skip
 
     def step(self, batch: Batch, t: Any) -> dict[str, Tensor]:
-        return {"loss": t.minimize("model", self.loss, *batch, weight=lambda *micro: micro[2].sum())}
+        return {"loss": t.minimize("model", self._graph or self.loss, *batch, weight=lambda *micro: micro[2].sum())}
 
     def evaluate(self, batch: Batch) -> Metrics:
         """Nats per token of each row, to be averaged by its tokens; logits exist for a row at a time."""
