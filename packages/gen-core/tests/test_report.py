@@ -186,7 +186,7 @@ def test_chromium_shows_it_with_the_network_off(run, tmp_path):
     dom = browse("--dump-dom")
     assert "CONSOLE" not in dom.stderr, dom.stderr
     assert "<title>a &amp; b</title>" in dom.stdout  # the script in a value did not run
-    assert dom.stdout.count("<img ") == 3 and "<script" not in dom.stdout
+    assert dom.stdout.count("<img ") == 4 and "<script" not in dom.stdout
     shot = tmp_path / "page.png"
     browse(f"--screenshot={shot}")
     pixels = np.asarray(Image.open(shot).convert("L"), dtype=float)
