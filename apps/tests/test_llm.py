@@ -127,6 +127,19 @@ def test_tokens_of_another_text_or_tokeniser_are_not_taken_for_these(texts, tmp_
         _prepare(french, str(tmp_path / "d"))
 
 
+def _tune(run: str, chats: str, out: str) -> None:
+    gen(f"llm tune {run} {chats} --out {out} --optim.steps 2 --optim.batch-size 2 {CPU}")
+
+
+def test_two_processes_tune_what_one_does(run, chats, tmp_path):
+    """To the end: the last evaluation is everybody's."""
+    _tune(str(run), str(chats), str(tmp_path / "one"))
+    launch(2, _tune, str(run), str(chats), str(tmp_path / "two"))
+    one, two = (load_tensors(latest(tmp_path / name) / "task.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_a_text_depends_on_its_number_and_the_seed_alone(run, capsys):
     def written(flags: str) -> list[str]:
         capsys.readouterr()

@@ -88,14 +88,15 @@ def tune(config: Tune) -> None:
         record.write("model.json", asdict(model.config))
 
     loader = Loader(training, min(o.batch_size, len(training)), seed=config.seed)
+    validation = Loader(held, min(16, len(held)), shuffle=False)
     trainer = loop(
         config, run, task, loader, None, answer, begin=begin, go_on="the same command goes on",
-        validation=Loader(held, min(16, len(held)), shuffle=False), clip=o.clip,
+        validation=validation, clip=o.clip,
         schedule=wsd(max(1, o.steps // 20), o.steps, o.steps // 2), more=[look],
     )  # fmt: skip
+    loss = trainer.evaluate(validation)["loss"]  # on all processes, which share the rows
     if trainer.rank == 0:
         trained.keep(run, tok, model, end=CHATML.controls[-1], template=CHATML.to_jinja())
-        loss = trainer.evaluate(Loader(held, min(16, len(held)), shuffle=False))["loss"]
         spent = json.loads((run / "energy.json").read_text())
         print(f"{said(model, tok, first)}\n")
         print(f"{loss:.4f} nats per token that the assistant says in {count} held-out chats")
