@@ -88,6 +88,8 @@ def draw(law: Law, points: torch.Tensor, out: Path) -> None:
     best = [law.predict(*law.optimal(budget)) for budget in C.tolist()]
     axes.plot(C, best, "k--", linewidth=1, label="frontier")
     axes.set(xscale="log", yscale="log", xlabel="FLOP of training", ylabel="loss, nats per token")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.legend(title="parameters", fontsize="small", ncols=1 + len(sizes) // 8)
     figure.savefig(out, dpi=150)
     plt.close(figure)
