@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from gen_green.counter import Counter
 from gen_green.hwmon import HWMON, hwmon
 from gen_green.machine import Machine
 from gen_green.models import cpu_model, idle_model, memory_model
@@ -28,20 +28,6 @@ from gen_green.reading import Scope
 from gen_green.tree import Tree
 
 __all__ = ["POWERCAP", "Attributed", "Counter", "detect", "nvml", "rapl"]
-
-
-class Counter(Protocol):
-    """Cumulative joules; it may have a `scope` ("machine" or "tree"), `notes` (a list) and a `resolution` (joules)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def spread(self) -> float: ...
-    def read(self) -> float: ...
 
 
 class Attributed:

@@ -9,19 +9,16 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gen_green.counter import Counter
 from gen_green.nvidia import Gauge
-
-if TYPE_CHECKING:
-    from gen_green.counters import Counter
 
 __all__ = ["hwmon", "powermetrics"]
 
 HWMON = Path("/sys/class/hwmon")
 
 
-def hwmon(root: Path = HWMON, *, clock: Callable[[], float] = time.monotonic) -> "list[Counter]":
+def hwmon(root: Path = HWMON, *, clock: Callable[[], float] = time.monotonic) -> list[Counter]:
     """A gauge per AMD GPU (amdgpu), and one for a Jetson board's input (ina3221, rail VDD_IN).
 
     Args:

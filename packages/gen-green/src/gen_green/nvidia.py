@@ -10,13 +10,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gen_green.counter import Counter
 from gen_green.quantity import Kind
 from gen_green.reading import Scope
-
-if TYPE_CHECKING:
-    from gen_green.counters import Counter
 
 __all__ = ["Gauge", "Nvml", "nvml"]
 
@@ -98,7 +96,7 @@ def nvml(
     visible: str | None = None,
     lib: Any = None,
     clock: Callable[[], float] = time.monotonic,
-) -> "list[Counter]":
+) -> list[Counter]:
     """A counter per NVIDIA GPU, named by its UUID; nothing is imported unless the device node exists.
 
     Args:

@@ -9,13 +9,10 @@ zero: counters are cumulative, so the baseline stays and the next good read hold
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gen_green.counter import Counter
 from gen_green.quantity import Kind
 from gen_green.reading import Scope
-
-if TYPE_CHECKING:
-    from gen_green.counters import Counter
 
 __all__ = ["POWERCAP", "Rapl", "rapl"]
 
@@ -91,7 +88,7 @@ def rapl(
     *,
     tdp: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> "list[Counter]":
+) -> list[Counter]:
     """A counter per package, and per DRAM where there is one: DRAM lies outside of its package, core and uncore inside.
 
     Args:
