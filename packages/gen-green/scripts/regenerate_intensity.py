@@ -53,8 +53,11 @@ def rows(path: Path) -> list[tuple[str, str, int, str]]:
     if not table:
         raise SystemExit(f"{path} is empty; download it anew")
     columns = [c for c in table[0] if c and "intensity" in c.lower()]
+    columns = [c for c in columns if "direct" not in c.lower()]  # the table is over the life cycle
     if not columns:
-        raise SystemExit(f"{path} has no column of carbon intensities, only {', '.join(list(table[0])[:6])} ...")
+        raise SystemExit(
+            f"{path} has no column of carbon intensities over the life cycle, only {', '.join(list(table[0])[:6])} ..."
+        )
     name, code, year = ("Entity", "Code", "Year") if "Entity" in table[0] else ("country", "iso_code", "year")
     return [(r[name], r[code], int(r[year]), r[columns[0]]) for r in table if r[columns[0]]]
 

@@ -183,6 +183,78 @@ def test_an_intensity_is_finite_and_not_negative(g):
         CarbonIntensity(1.0, "g/kWh", "assumed", "x", basis="marginal")  # pyright: ignore[reportArgumentType]
 
 
+ELECTRICITY_MAPS = """\
+Datetime (UTC),Country,Zone name,Zone id,Carbon intensity gCO₂eq/kWh (direct),Carbon intensity gCO₂eq/kWh (Life cycle)
+2025-01-01 00:00:00,France,France,FR,2.54,30.02
+2025-01-01 01:00:00,France,France,FR,3.54,40.02
+"""
+
+
+@pytest.mark.parametrize("life_cycle", ["Life cycle", "LCA", "lifecycle"])
+def test_the_column_on_the_basis_counts(tmp_path, life_cycle):
+    """Electricity Maps' files hold the direct column first: 2.54 g/kWh of the chimney, 30.02 over the life cycle."""
+    (path := tmp_path / "FR.csv").write_text(ELECTRICITY_MAPS.replace("Life cycle", life_cycle), encoding="utf-8")
+    start = seconds("2025-01-01T00:00Z")
+    for basis, g in (("lifecycle", 30.02), ("direct", 2.54)):
+        found = read_trace(path, basis)(start, start + 3600)
+        assert (found.value, found.basis) == (g, basis)
+
+
+@pytest.mark.parametrize("column", ["Carbon intensity (direct)", "g/kWh direct"])
+def test_a_file_on_the_other_basis_is_refused(tmp_path, column):
+    (path := tmp_path / "FR.csv").write_text(f"time,{column}\n0,2.54\n")
+    with pytest.raises(ValueError, match=r"nothing on the basis 'lifecycle'; take basis='direct'"):
+        read_trace(path)
+    assert read_trace(path, "direct")(0, 1).value == 2.54
+    path.write_text("time\n0\n")
+    with pytest.raises(ValueError, match="is no series"):
+        read_trace(path)
+
+
+def test_a_column_without_a_basis_is_on_the_stated_one(tmp_path):
+    (path := tmp_path / "FR.csv").write_text("time,intensity direct,intensity\n0,2,30\n")
+    assert (read_trace(path)(0, 1).value, read_trace(path, "direct")(0, 1).value) == (30, 2)
+
+
+@pytest.mark.parametrize("absent", ["left out", "empty"])
+def test_missing_hours_are_noted_and_less_sure(tmp_path, absent):
+    """Hours 0 to 2 and 25 to 27 are there: from 3 to 25 the value of hour 2 holds, of which nobody knows."""
+    (path := tmp_path / "a.csv").write_text(
+        "time,intensity\n"
+        + "".join(f"{3600 * h},{100 + h}\n" for h in range(3))
+        + "".join(f"{3600 * h},\n" for h in range(3, 25) if absent == "empty")
+        + "".join(f"{3600 * h},{100 + h}\n" for h in range(25, 28))
+    )
+    series = read_trace(path)
+    known, missing, both = (series(3600 * a, 3600 * b) for a, b in ((0, 3), (3, 25), (2, 4)))
+    assert known.note == "" and known.spread == series(25 * 3600, 28 * 3600).spread
+    assert (missing.value, missing.kind) == (102, "assumed") and both.note == missing.note
+    assert missing.note == "22 h are missing in the series, where the value before them holds on"
+    assert missing.spread > both.spread > known.spread, "the share of the window that is missing widens it"
+    assert series(10 * 3600, 10 * 3600).note == missing.note, "at an instant too"
+
+
+def test_what_is_missing_may_differ_as_far_as_the_series_does():
+    """Half at 100, half at 400 g/kWh: the logarithms' standard deviation is log 2, of a difference sqrt 2 as much."""
+    series = trace([3600.0 * h for h in (0, 1, 2, 3, 9, 10)], [100, 400] * 3, step=3600)
+    assert series(5 * 3600, 6 * 3600).spread == pytest.approx(2 ** (1.2816 * math.sqrt(2)))
+    assert series(11 * 3600, 12 * 3600).spread == series(5 * 3600, 6 * 3600).spread, "beyond the end alike"
+
+
+def test_months_are_of_unequal_length_and_none_is_missing():
+    starts = [seconds(f"2025-{month:02}-01T00:00Z") for month in range(1, 13)]
+    found = trace(starts, list(range(1, 13)), step=30 * 86_400)(starts[0], starts[-1])
+    assert found.note == "" and found.kind == "assumed" and found.spread == 1
+
+
+def test_a_mean_over_several_steps_has_the_provenance_of_all():
+    a = CarbonIntensity(100.0, "g/kWh", "modelled", "a", 2024, 1.1, note="estimated")
+    b = CarbonIntensity(300.0, "g/kWh", "modelled", "b", 2023, 1.5)
+    found = trace([0, 1], [b, a])(0, 2)
+    assert (found.source, found.year, found.note) == ("b; a", 2023, "estimated")
+    assert math.log(found.spread) == pytest.approx((300 * math.log(1.5) + 100 * math.log(1.1)) / 400)
+
+
 def brute(times, values, duration, resolution=60):
     """Every start, summed minute by minute."""
     end = 2 * times[-1] - times[-2]

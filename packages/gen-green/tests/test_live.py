@@ -261,7 +261,8 @@ def test_rows_without_a_value_are_left_out(server, maps):
     rows = [*hours("2024-01-24T00:00Z", [100, None, 300])]
     server.queue(200, {"zone": "DE", "history": rows}).queue(200, {"zone": "DE", "history": []})
     start = seconds("2024-01-24T00:00Z")
-    assert maps.history()(start + 3600, start + 7200).value == 100
+    found = maps.history()(start + 3600, start + 7200)
+    assert found.value == 100 and "1 h are missing" in found.note and found.kind == "assumed"
     with pytest.raises(GridError, match="has no history"):
         maps.history()
 

@@ -9,7 +9,7 @@ import pytest
 
 from gen_green import report
 from gen_green.footprint import footprint
-from gen_green.grid import constant, country
+from gen_green.grid import constant, country, trace
 from gen_green.meter import Part, Reading
 from gen_green.quantity import Quantity
 
@@ -104,3 +104,11 @@ def test_a_comparison_says_whether_the_ranges_meet():
     assert "one source is behind both, so the ratio stands" in report.compare(guess, guess * 1.5)
     other = Reading(1.0, {"cpu": Part(12.0, "assumed", "another TDP", 3.0)})
     assert "may be the sources' error" in report.compare(guess, other)
+
+
+def test_a_note_on_the_grid_is_shown_wherever_the_grid_is():
+    """Missing hours of a series reach the terminal, the run's page and the JSON."""
+    f = footprint(READING, trace([0.0, 3600.0, 7200.0, 36_000.0], [1, 1, 1, 1], step=3600), start=10_800)
+    said = "7 h are missing in the series"
+    assert said in report.text(READING, f) and said in report.facts(READING, f)["grid"]
+    assert said in report.to_json(READING, f)["intensity"]["note"]

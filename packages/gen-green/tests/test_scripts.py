@@ -54,7 +54,18 @@ def test_the_table_of_countries_from_either_published_csv(tmp_path, name, text, 
     assert set(found) == {"FR", "WORLD"} | ({"XK"} if text is GRAPHER else set()), "regions have no code, and no row"
 
 
+def test_the_column_over_the_life_cycle_counts_wherever_it_stands(tmp_path):
+    text = "country,year,iso_code,direct carbon intensity,lifecycle carbon intensity\nFrance,2023,FRA,2.54,30.02\n"
+    _, out = regenerate(tmp_path, "a.csv", text)
+    assert table(out)["FR"]["g_per_kwh"] == "30.02"
+
+
 def test_an_empty_or_foreign_csv_is_said(tmp_path):
-    for text, said in (("", "is empty"), ("country,year,iso_code,gdp\nFrance,2023,FRA,1\n", "no column")):
+    direct = "country,year,iso_code,direct_carbon_intensity\nFrance,2023,FRA,1\n"
+    for text, said in (
+        ("", "is empty"),
+        ("country,year,iso_code,gdp\nFrance,2023,FRA,1\n", "no column"),
+        (direct, "life"),
+    ):
         run, out = regenerate(tmp_path, "a.csv", text)
         assert run.returncode == 1 and said in run.stderr and "Traceback" not in run.stderr and not out.exists()

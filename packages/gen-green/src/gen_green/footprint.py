@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from gen_green.grid import country, world
 from gen_green.hardware import Hardware, factor
-from gen_green.intensity import CarbonIntensity, Intensity, one_basis
+from gen_green.intensity import CarbonIntensity, Intensity, blend
 from gen_green.quantity import Quantity, sum_spread, weakest
 
 __all__ = [
@@ -114,7 +114,7 @@ class Footprint:
             self.operational + other.operational,
             sum(parts[1:], parts[0]) if parts else None,
             self.water + other.water,
-            _blend([(self.energy.value, self.intensity), (other.energy.value, other.intensity)]),
+            blend([(self.energy.value, self.intensity), (other.energy.value, other.intensity)]),
             energy.value / (it.value * runs) if it.value else self.pue,
             runs,
             self.seconds + other.seconds,
@@ -161,7 +161,7 @@ def footprint(
     for energy, span in zip(energies, spans, strict=True):
         weighed.append((energy.value, intensity(at, at + span)))
         at += span
-    it, mean = _one_meter(energies), _blend(weighed)
+    it, mean = _one_meter(energies), blend(weighed)
     used = it * psf
     energy = used * pue
     return Footprint(
@@ -220,26 +220,6 @@ def _one_meter(energies: Sequence[Quantity]) -> Quantity:
     years = [e.year for e in energies if e.year]
     kind = weakest(e.kind for e in energies)
     return Quantity(total, "kWh", kind, "; ".join(sources), min(years, default=None), max(spread, 1.0))
-
-
-def _blend(weighed: Sequence[tuple[float, CarbonIntensity]]) -> CarbonIntensity:
-    """The intensity weighted by energy (never the plain mean over time)."""
-    found = [intensity for _, intensity in weighed]
-    basis, total = one_basis(found), math.fsum(weight for weight, _ in weighed)
-    if len(found) == 1 or not total:
-        return found[0]
-    years = [intensity.year for intensity in found if intensity.year]
-    return CarbonIntensity(
-        math.fsum(weight * intensity.value for weight, intensity in weighed) / total,
-        "g/kWh",
-        weakest(intensity.kind for intensity in found),
-        "; ".join(dict.fromkeys(intensity.source for intensity in found)),
-        min(years, default=None),
-        max(intensity.spread for intensity in found),
-        basis,
-        "; ".join(dict.fromkeys(intensity.place for intensity in found if intensity.place)),
-        "; ".join(dict.fromkeys(intensity.note for intensity in found if intensity.note)),
-    )
 
 
 def _grams(quantity: Quantity) -> Quantity:

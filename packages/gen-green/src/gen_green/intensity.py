@@ -6,13 +6,13 @@ plants) or "direct" (what leaves the chimney); the two never mix. It is the cons
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gen_green.quantity import Quantity
+from gen_green.quantity import Quantity, weakest
 
-__all__ = ["Basis", "CarbonIntensity", "GridError", "Intensity", "constant", "one_basis"]
+__all__ = ["Basis", "CarbonIntensity", "GridError", "Intensity", "blend", "constant", "one_basis"]
 
 Basis = Literal["lifecycle", "direct"]
 
@@ -75,3 +75,41 @@ def constant(
 ) -> CarbonIntensity:
     """An intensity that the user states, of kind "assumed"."""
     return CarbonIntensity(g_per_kwh, "g/kWh", "assumed", source, year, spread, basis)
+
+
+def blend(weighed: Sequence[tuple[float, CarbonIntensity]]) -> CarbonIntensity:
+    """The mean intensity, weighted by energy (under a steady load: by time), never the plain mean.
+
+    Series err alike in all of their hours: logarithms of spreads add with their grams as weights, not in quadrature.
+
+    Args:
+        weighed: (weight, intensity), weights of at least 0 in one unit; where all are 0, the first intensity.
+
+    Raises:
+        ValueError: where lifecycle and direct figures meet.
+
+    >>> blend([(0.1, constant(100.0)), (1.9, constant(500.0))]).value
+    480.0
+    """
+    used = [(weight, intensity) for weight, intensity in weighed if weight] or list(weighed[:1])
+    found = [intensity for _, intensity in used]
+    if len(found) == 1:
+        return found[0]
+    total, grams = math.fsum(weight for weight, _ in used), [weight * each.value for weight, each in used]
+    logs = math.fsum(g * math.log(each.spread) for g, each in zip(grams, found, strict=True))
+    return CarbonIntensity(
+        math.fsum(grams) / total,
+        "g/kWh",
+        weakest(each.kind for each in found),
+        _union(each.source for each in found),
+        min((each.year for each in found if each.year), default=None),
+        max(math.exp(logs / math.fsum(grams)), 1.0) if any(grams) else max(each.spread for each in found),
+        one_basis(found),
+        _union(each.place for each in found),
+        _union(each.note for each in found),
+    )
+
+
+def _union(texts: Iterable[str]) -> str:
+    """Their parts, split by "; ", each one once."""
+    return "; ".join(dict.fromkeys(part for text in texts for part in text.split("; ") if part))

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gen_green.intensity import Basis, CarbonIntensity, GridError, Intensity
-from gen_green.series import seconds, trace
+from gen_green.series import seconds, trace, usual_step
 
 __all__ = ["CO2Signal", "ElectricityMaps"]
 
@@ -96,20 +96,20 @@ class _Service:
     def _name(self) -> str:
         return "Electricity Maps" if isinstance(self, ElectricityMaps) else "CO2 Signal"
 
-    def _intensity(self, row: Mapping[str, Any], basis: Basis) -> CarbonIntensity:
-        """One row of an answer as an intensity."""
+    def _intensity(self, row: Mapping[str, Any], basis: Basis, hour: str = "") -> CarbonIntensity:
+        """One row of an answer as an intensity; `hour` is for the source, where it is not one of a series."""
         value = row.get("carbonIntensity")
         if not isinstance(value, int | float):
             raise GridError(f"{self._name} has no carbon intensity for {self.zone} at this time")
         said, estimated = row.get("emissionFactorType"), bool(row.get("isEstimated"))
         method = row.get("estimationMethod") or "method not stated"
-        hour = str(row.get("datetime", ""))
+        year = str(row.get("datetime", ""))[:4]
         return CarbonIntensity(
             float(value),
             "g/kWh",
             "modelled",
-            f"{self._name}, {self.zone}, {hour or 'latest'}",
-            int(hour[:4]) if hour[:4].isdigit() else None,
+            f"{self._name}, {self.zone}{hour}",
+            int(year) if year.isdigit() else None,
             ESTIMATED_SPREAD if estimated else LIVE_SPREAD,
             said if said in ("lifecycle", "direct") else basis,
             self.zone,
@@ -130,30 +130,26 @@ class ElectricityMaps(_Service):
 
     def latest(self) -> CarbonIntensity:
         """This hour's."""
-        return self._intensity(self._ask("latest"), self.basis)
+        row = self._ask("latest")
+        return self._intensity(row, self.basis, f", {row.get('datetime') or 'latest'}")
 
     def history(self) -> Intensity:
         """The last 24 hours."""
-        return trace(*self._series(self._ask("history"), "history"))
+        return self._trace(self._ask("history"), "history")
 
     def past_range(self, start: float, end: float) -> Intensity:
         """The hours from `start` to `end`, asked for in pieces of ten days, as many as the service gives at once."""
-        times: list[float] = []
-        values: list[CarbonIntensity] = []
+        rows: list[Mapping[str, Any]] = []
         first, last = start // 3600 * 3600, -(-end // 3600) * 3600
         while first < last:
             stop = min(first + 10 * DAY, last)
-            answer = self._ask("past-range", start=_iso(first), end=_iso(stop))
-            for t, value in zip(*self._series(answer, "data"), strict=True):
-                if not times or t > times[-1]:
-                    times.append(t)
-                    values.append(value)
+            rows += _rows(self._ask("past-range", start=_iso(first), end=_iso(stop)), "data")
             first = stop
-        return trace(times, values)
+        return self._trace({"data": rows}, "data")
 
     def forecast(self) -> Intensity:
         """The hours to come, as far as the account reaches."""
-        return trace(*self._series(self._ask("forecast"), "forecast"))
+        return self._trace(self._ask("forecast"), "forecast")
 
     def forecast_series(self) -> tuple[list[float], list[float]]:
         """The forecast's times (seconds since 1970) and g/kWh, for `best_start`."""
@@ -172,12 +168,16 @@ class ElectricityMaps(_Service):
 
     def _series(self, answer: Mapping[str, Any], key: str) -> tuple[list[float], list[CarbonIntensity]]:
         """The rows under `key` that hold a value, by time."""
-        held = [row for row in answer.get(key) or () if isinstance(row.get("carbonIntensity"), int | float)]
-        said = {"emissionFactorType": answer.get("emissionFactorType")}
-        by_time = {seconds(row["datetime"]): self._intensity({**said, **row}, self.basis) for row in held}
+        held = [row for row in _rows(answer, key) if isinstance(row.get("carbonIntensity"), int | float)]
+        by_time = {seconds(row["datetime"]): self._intensity(row, self.basis) for row in held}
         if not by_time:
             raise GridError(f"{self._name} has no {key} for {self.zone}")
         return sorted(by_time), [by_time[t] for t in sorted(by_time)]
+
+    def _trace(self, answer: Mapping[str, Any], key: str) -> Intensity:
+        """The rows under `key` as a step function; those without a value tell the step's length too."""
+        step = usual_step(seconds(row["datetime"]) for row in _rows(answer, key))
+        return trace(*self._series(answer, key), step=step)
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,20 @@ class CO2Signal(_Service):
     base_url: str = "https://api.co2signal.com/v1"
 
     def latest(self) -> CarbonIntensity:
-        row = self._get("latest", countryCode=self.zone).get("data")
-        return self._intensity(row if isinstance(row, dict) else {}, "lifecycle")
+        data = self._get("latest", countryCode=self.zone).get("data")
+        row: Mapping[str, Any] = data if isinstance(data, dict) else {}
+        return self._intensity(row, "lifecycle", f", {row.get('datetime') or 'latest'}")
 
 
 @functools.cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=4)
+
+
+def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The rows under `key`, each with the basis that the answer has for all of them."""
+    said = {"emissionFactorType": answer.get("emissionFactorType")}
+    return [{**said, **row} for row in answer.get(key) or ()]
 
 
 def _iso(moment: float) -> str:

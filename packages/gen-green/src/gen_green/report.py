@@ -46,6 +46,7 @@ def text(reading: Reading, footprint: Footprint | None = None) -> str:
         lines.append(_line("carbon", f"{_quantity(footprint.carbon)}{_factors(footprint)}"))
         year = f", {place.year}" if place.year else ""
         lines.append(f"  {'grid':<10}{place.value:>5.3g} g/kWh  {place.kind}, {place.basis}: {place.source}{year}")
+        lines += [_line("", f"({place.note})")] if place.note else []
         if footprint.water.value:
             lines.append(_line("water", _quantity(footprint.water)))
     lines.append(_line("time", si(reading.seconds, "s")))
@@ -63,7 +64,8 @@ def facts(reading: Reading, footprint: Footprint | None = None) -> dict[str, Any
     if footprint is not None:
         grid = footprint.intensity
         found["carbon"] = f"{_quantity(footprint.carbon)}{_factors(footprint)}"
-        found["grid"] = f"{grid.value:.4g} g/kWh ({grid.kind}, {grid.basis}; {grid.source})"
+        said = "; ".join(filter(None, (grid.source, grid.note)))
+        found["grid"] = f"{grid.value:.4g} g/kWh ({grid.kind}, {grid.basis}; {said})"
     if reading.samples:
         found["per sample"] = si(reading.per_sample, "J") + (
             f", {si(footprint.carbon.value / footprint.psf / reading.samples, 'gCO2e')}" if footprint else ""
@@ -99,7 +101,7 @@ def to_json(reading: Reading, footprint: Footprint | None = None) -> dict[str, A
             "pue": footprint.pue,
             "psf": footprint.psf,
             "intensity_g_per_kwh": place.value,
-            "intensity": {"kind": place.kind, "basis": place.basis, "source": place.source, "year": place.year},
+            "intensity": {name: getattr(place, name) for name in ("kind", "basis", "source", "year", "note")},
         }
     return found | {"reading": reading.to_json()}
 

@@ -6,56 +6,93 @@ best_start([0, 3600, 7200], [300, 100, 200], duration=3600)      # 1
 
 import bisect
 import datetime
+import functools
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gen_green.intensity import Basis, CarbonIntensity, Intensity, constant, one_basis
-from gen_green.quantity import weakest
+from gen_green.intensity import Basis, CarbonIntensity, Intensity, blend, constant, one_basis
+from gen_green.quantity import product_spread
 from gen_green.tables import read
 
-__all__ = ["best_start", "read_trace", "seconds", "trace"]
+__all__ = ["best_start", "read_trace", "seconds", "trace", "usual_step"]
 
-BEYOND_SPREAD = 1.3  # more, where a series is asked beyond its ends
+BEYOND_SPREAD = 1.3  # at least, where a series has no value; more where its values vary more
+BEYOND = "beyond the series: its end holds on"
+P90 = 1.2816  # standard deviations
+NAMED: dict[Basis, tuple[str, ...]] = {
+    "lifecycle": ("lifecycle", "life cycle", "life-cycle", "lca"),
+    "direct": ("direct",),
+}
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """A step function of time; `values[i]` holds from `times[i]` until the next one."""
+    """A step function of time; `values[i]` holds from `times[i]` until the next one, and for `step` seconds at most."""
 
     times: tuple[float, ...]
     values: tuple[CarbonIntensity, ...]
+    step: float = math.inf
 
     def __call__(self, start: float = 0.0, end: float = 0.0) -> CarbonIntensity:
-        times, values = self.times, self.values
-        first = max(bisect.bisect_right(times, start) - 1, 0)  # left-closed: a step holds at its own time
-        last = max(bisect.bisect_left(times, end), first + 1)
-        if end > start:
-            edges = [start, *times[first + 1 : last], end]
-            spans = [b - a for a, b in itertools.pairwise(edges)]
-            mean = math.fsum(s * v.value for s, v in zip(spans, values[first:last], strict=True)) / math.fsum(spans)
-        else:
-            mean = values[first].value
-        used, inside = values[first:last], start >= times[0] and end <= _end(times)
-        return CarbonIntensity(
-            mean,
-            "g/kWh",
-            weakest(v.kind for v in used) if inside else "assumed",  # outside, the series' ends hold on
-            used[0].source,
-            used[0].year,
-            max(v.spread for v in used) * (1.0 if inside else BEYOND_SPREAD),
-            used[0].basis,
-            used[0].place,
-            used[0].note if inside else "beyond the series: its end holds on",
-        )
+        return blend(list(self._pieces(start, max(end, math.nextafter(start, math.inf)))))  # an instant has one piece
+
+    def _pieces(self, start: float, end: float) -> Iterator[tuple[float, CarbonIntensity]]:
+        """(seconds, intensity) within the window; where the series has no value, the one before it, less sure."""
+        times, first = self.times, max(bisect.bisect_right(self.times, start) - 1, 0)
+        if start < times[0]:
+            yield min(times[0], end) - start, self._held(0, BEYOND)
+        for i in range(first, max(bisect.bisect_left(times, end), first + 1)):
+            last = i + 1 == len(times)
+            until, following = self._until(i), math.inf if last else times[i + 1]
+            if (known := min(until, end) - max(times[i], start)) > 0:
+                yield known, self.values[i]
+            if (missing := min(following, end) - max(until, start)) > 0:
+                yield missing, self._held(i, BEYOND if last else self._missing)
+
+    def _until(self, i: int) -> float:
+        """Where the value at `times[i]` ends; a step that is a little longer than usual (a month) is whole."""
+        if i + 1 == len(self.times):
+            return self.times[i] + self.step if math.isfinite(self.step) else _end(self.times)
+        whole = self.times[i + 1] - self.times[i] <= 1.5 * self.step
+        return self.times[i + 1] if whole else self.times[i] + self.step
+
+    def _held(self, i: int, note: str) -> CarbonIntensity:
+        value = self.values[i]
+        spread, said = product_spread(value.spread, self._drift), f"{value.note}; {note}" if value.note else note
+        return replace(value, kind="assumed", spread=spread, note=said)
+
+    @functools.cached_property
+    def _missing(self) -> str:
+        gaps = [b - self._until(i) for i, b in enumerate(self.times[1:])]
+        return f"{math.fsum(gaps) / 3600:.4g} h are missing in the series, where the value before them holds on"
+
+    @functools.cached_property
+    def _drift(self) -> float:
+        """The factor by which two values that lie far apart in the series differ, p10 to p90 of a lognormal."""
+        logs = [math.log(v.value) for v in self.values if v.value]
+        mean = math.fsum(logs) / max(len(logs), 1)
+        variance = math.fsum((x - mean) ** 2 for x in logs) / max(len(logs), 1)
+        return max(BEYOND_SPREAD, math.exp(P90 * math.sqrt(2 * variance)))
 
 
 def _end(times: Sequence[float]) -> float:
     """Where the last step ends: it is as long as the one before it, or endless when alone."""
     return 2 * times[-1] - times[-2] if len(times) > 1 else math.inf
+
+
+def usual_step(times: Iterable[float]) -> float:
+    """Seconds between two neighbours in time, the median; infinite for fewer than two.
+
+    >>> usual_step([0, 3600, 7200, 86_400])
+    3600
+    """
+    ordered = sorted(set(times))
+    steps = sorted(b - a for a, b in itertools.pairwise(ordered))
+    return steps[(len(steps) - 1) // 2] if steps else math.inf
 
 
 def trace(
@@ -64,10 +101,13 @@ def trace(
     *,
     source: str = "series",
     basis: Basis = "lifecycle",
+    step: float = math.inf,
 ) -> Intensity:
     """An intensity in steps: `values[i]` holds from `times[i]` (included) to `times[i + 1]`.
 
     Args:
+        step: seconds for which one value is known, where some may be missing: after it the value still holds, but is
+            assumed, with a note and a wider spread.
         times: seconds since 1970 (or of any clock that the caller keeps to), increasing.
         values: g/kWh, as many; plain numbers are on `basis`.
 
@@ -77,7 +117,7 @@ def trace(
     _check_series(times, values)
     steps = tuple(v if isinstance(v, CarbonIntensity) else constant(v, basis, source=source) for v in values)
     one_basis(steps)
-    return _Trace(tuple(times), steps)
+    return _Trace(tuple(times), steps, step)
 
 
 def _check_series(times: Sequence[float], values: Sequence[Any]) -> None:
@@ -89,19 +129,38 @@ def _check_series(times: Sequence[float], values: Sequence[Any]) -> None:
 
 def read_trace(path: str | Path, basis: Basis = "lifecycle") -> Intensity:
     """The series of a csv: times in its first column (seconds since 1970, or ISO 8601, in UTC unless it says
-    otherwise), and g/kWh in the first column that is named after an intensity, else in the second.
+    otherwise), and g/kWh in the first column on `basis` that is named after an intensity, else in the second.
+
+    A column is on the basis that its name has ("direct", "life cycle", "LCA"), or on any where it has none. Where hours
+    are missing, the value before them holds, with a note and a wider spread.
 
     Raises:
-        FileNotFoundError, ValueError: in one sentence, for a file that is missing, empty or holds something else.
+        FileNotFoundError, ValueError: in one sentence, for a file that is missing, empty or holds something else, or
+            whose intensities are on the other basis.
     """
     table = read(Path(path))
     columns = list(table[0])
-    named = [c for c in columns[1:] if "intensity" in c.lower()] or columns[1:]
+    column = _on_basis([c for c in columns[1:] if "intensity" in c.lower()] or columns[1:2], basis, path)
     try:
-        pairs = [(seconds(row[columns[0]]), float(row[named[0]])) for row in table if row[named[0]]]
+        rows = [(seconds(row[columns[0]]), row[column]) for row in table]
+        pairs = [(t, float(value)) for t, value in rows if value]
     except (ValueError, IndexError):
         raise ValueError(f"{path} is no series; its first column holds times and another one g/kWh") from None
-    return trace([t for t, _ in pairs], [v for _, v in pairs], source=Path(path).name, basis=basis)
+    times, values = [t for t, _ in pairs], [value for _, value in pairs]
+    return trace(times, values, source=Path(path).name, basis=basis, step=usual_step(t for t, _ in rows))
+
+
+def _on_basis(columns: Sequence[str], basis: Basis, path: str | Path) -> str:
+    """The first column whose name has this basis, else the first one without any."""
+    named = {c: {known for known, words in NAMED.items() if any(w in c.lower() for w in words)} for c in columns}
+    for wanted in ({basis}, set[Basis]()):
+        for column in columns:
+            if named[column] == wanted:
+                return column
+    if not columns:
+        raise ValueError(f"{path} is no series; its first column holds times and another one g/kWh")
+    other = "direct" if basis == "lifecycle" else "lifecycle"
+    raise ValueError(f"{path} has {columns[0]!r} and nothing on the basis {basis!r}; take basis={other!r}")
 
 
 def seconds(text: str) -> float:
