@@ -8,6 +8,7 @@ import pytest
 
 from gen_green import reduce
 from gen_green.callback import Energy
+from gen_green.grid import trace
 from gen_green.meter import Reading
 
 
@@ -93,6 +94,16 @@ def test_totals_survive_a_resume(tmp_path):
     assert energy.reading.total == 0
 
 
+def test_a_second_fit_goes_on_and_another_training_begins_afresh():
+    sensor, t = Sensor(), Trainer()
+    energy = Energy(samples=1, counters=[sensor])
+    t.fit(energy, 4, sensor)
+    logged, _ = t.fit(energy, 8, sensor)
+    assert logged[-1]["energy/joules"] == 80 and logged[-1]["energy/joules_per_sample"] == 10
+    logged, _ = Trainer().fit(energy, 4, sensor)
+    assert logged[-1]["energy/joules"] == 40 and energy.reading.samples == 4
+
+
 def test_a_checkpoint_in_mid_lap_neither_loses_nor_doubles():
     sensor, t = Sensor(), Trainer()
     energy = Energy(samples=1, counters=[sensor])
@@ -142,6 +153,92 @@ def test_a_grid_that_does_not_answer_costs_the_carbon_and_not_the_run(tmp_path):
     logged, _ = Trainer(Run(tmp_path)).fit(Energy(samples=1, grid=silent, counters=[sensor]), 4, sensor)
     assert "energy/joules" in logged[-1] and "energy/carbon_g" not in logged[-1]
     assert "did not answer" in json.loads((tmp_path / "energy.json").read_text())["carbon"]
+
+
+KWH, DAY = 3.6e6, 86_400.0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def two_prices():
+    """100 g/kWh on the first day, 500 on the second."""
+    return trace([0.0, DAY, 2 * DAY], [100, 500, 500])
+
+
+def lap(energy, t, sensor, clock, kwh, end):
+    sensor.joules, clock.now, t.step, metrics = sensor.joules + kwh * KWH, end, t.step + 1, {}
+    energy.on_epoch_end(t, metrics)
+    return metrics["energy/carbon_g"]
+
+
+def test_a_lap_counts_at_the_intensity_of_its_own_time(tmp_path):
+    """.1 kWh at 100 g/kWh, then 1.9 kWh at 500 g/kWh: 960 g, where the plain mean over time gives 600."""
+    sensor, clock, t = Sensor(), Clock(), Trainer(Run(tmp_path))
+    energy = Energy(samples=1, grid=two_prices(), counters=[sensor], clock=clock)
+    energy.on_train_begin(t)
+    assert lap(energy, t, sensor, clock, 0.1, DAY) == pytest.approx(10)
+    assert lap(energy, t, sensor, clock, 1.9, 2 * DAY) == pytest.approx(960)
+    energy.on_train_end(t)
+    assert "480 g/kWh" in json.loads((tmp_path / "energy.json").read_text())["grid"]
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_energy_before_a_resume_keeps_its_own_time(tmp_path, reported):
+    """1 kWh at 100 g/kWh, resumed on the next day 1 kWh at 500: 600 g; a checkpoint in mid-lap loses none of it."""
+    sensor, clock, t = Sensor(), Clock(), Trainer()
+    energy = Energy(grid=two_prices(), counters=[sensor], clock=clock)
+    energy.on_train_begin(t)
+    if reported:
+        lap(energy, t, sensor, clock, 1.0, 3600.0)
+    else:
+        sensor.joules, clock.now = KWH, 3600.0
+    state = json.loads(json.dumps(energy.state_dict()))
+    fresh, t = Sensor(), Trainer(Run(tmp_path), step=1)
+    energy = Energy(grid=two_prices(), counters=[fresh], clock=clock)
+    energy.load_state_dict(state)
+    clock.now = DAY
+    energy.on_train_begin(t)
+    assert lap(energy, t, fresh, clock, 1.0, DAY + 3600) == pytest.approx(600)
+
+
+def test_a_service_that_is_away_for_a_while_prices_its_laps_later():
+    """Each lap is asked once it answers, and for its own time."""
+    asked, away = [], [True]
+
+    def grid(start, end):
+        if away[0]:
+            raise TimeoutError("no answer")
+        asked.append((start, end))
+        return two_prices()(start, end)
+
+    sensor, clock, t = Sensor(), Clock(), Trainer()
+    energy = Energy(grid=grid, counters=[sensor], clock=clock)
+    energy.on_train_begin(t)
+    with pytest.raises(KeyError):
+        lap(energy, t, sensor, clock, 0.1, DAY)
+    away[0] = False
+    assert lap(energy, t, sensor, clock, 1.9, 2 * DAY) == pytest.approx(960)
+    assert asked == [(0.0, DAY), (DAY, 2 * DAY)]
+
+
+def test_a_run_that_is_resumed_on_another_basis_counts_at_the_new_one_and_says_so(tmp_path):
+    """The world's mean is of combustion only, a country's over the life cycle: they do not add up."""
+    sensor, clock, t = Sensor(), Clock(), Trainer()
+    energy = Energy(counters=[sensor], clock=clock)
+    energy.on_train_begin(t)
+    lap(energy, t, sensor, clock, 1.0, 10.0)
+    state, t = energy.state_dict(), Trainer(Run(tmp_path), step=1)
+    energy = Energy(grid="FR", counters=[sensor], clock=clock)
+    energy.load_state_dict(state)
+    energy.on_train_begin(t)
+    assert lap(energy, t, sensor, clock, 1.0, 20.0) == pytest.approx(2 * 56.039)
+    energy.on_train_end(t)
+    assert "its own intensity was direct" in json.loads((tmp_path / "energy.json").read_text())["grid"]
 
 
 def test_eight_ranks_agree_on_one_total():

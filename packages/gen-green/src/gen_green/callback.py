@@ -5,14 +5,18 @@
 Laps are epochs, or every `every` steps; a step between them costs a comparison. A lap adds to its step's metrics the
 run's totals so far, `energy/joules` and `energy/carbon_g`, and the lap's `energy/joules_per_sample`. At the end,
 energy.json holds what the report page shows, and reading.json what `gen green compare` takes.
+
+Where the grid varies in time, each lap's energy counts at the intensity of its own time, also those before a resume.
 """
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from gen_green.intensity import CarbonIntensity, blend
 from gen_green.meter import Meter
 from gen_green.quantity import Quantity
 from gen_green.reading import Reading, Scope, reduce
@@ -32,6 +36,7 @@ class Energy:
         scope: "tree" is the run's processes, with the idle power of the CPUs that they may use; "machine" is all that
             runs there.
         counters: instead of those that are detected.
+        clock: seconds since 1970, to look the grid up.
 
     Raises:
         ValueError: in one sentence, for an unknown country, a PUE below 1, a PSF of 0.
@@ -51,26 +56,30 @@ class Energy:
         embodied: Quantity | None = None,
         scope: Scope = "tree",
         counters: Sequence[Any] | None = None,
+        clock: Callable[[], float] = time.time,
     ):
         from gen_green.footprint import footprint
         from gen_green.grid import country
 
         if every is not None and every < 1:
             raise ValueError(f"every counts the steps of a lap, so it is at least 1, got {every}")
-        self.samples, self.tokens, self.every, self.counters = samples, tokens, every, counters
+        self.samples, self.tokens, self.every, self.counters, self.clock = samples, tokens, every, counters, clock
         self.scope: Scope = scope
         self.grid = country(grid or "WORLD") if grid is None or isinstance(grid, str) else grid
         self.place = {"pue": pue, "psf": psf, "embodied": embodied}
         footprint(0.0, country("WORLD"), **self.place)
-        self.reading = Reading(0.0)  # all processes and resumes, up to the last lap
-        self._before = self._reported = Reading(0.0)  # before this process began; at the last report
         self._t: Any = None
+        self.load_state_dict({})
 
     def on_train_begin(self, t: Any) -> None:
         from gen_green.counters import detect
 
+        if t.step == 0:
+            self.load_state_dict({})
+        self._before = self._reported = self.reading
+        self._lapped = self.reading.total
         counters = self.counters if self.counters is not None else detect(self.scope, warn=t.rank == 0)
-        self.meter, self._t, self._at, self._start = Meter(counters), t, t.step, time.time()
+        self.meter, self._t, self._at, self._start = Meter(counters), t, t.step, self.clock()
         self.meter.__enter__()
 
     def on_step_end(self, t: Any, metrics: dict[str, Any]) -> None:
@@ -85,6 +94,7 @@ class Energy:
         from gen_green import report
 
         self._collect()
+        self._laps.append(self._lap())
         self.meter.__exit__()
         self._t = None
         if t.rank == 0 and t.run is not None:
@@ -96,16 +106,28 @@ class Energy:
 
     def state_dict(self) -> dict[str, Any]:
         """The total so far, of all processes: called on each of them, as a checkpoint is."""
+        laps = self._laps
         if self._t is not None:
             self._collect()
-        return {"reading": self.reading.to_json()}
+            laps = [*laps, self._lap()]
+        mean = asdict(self._mean) if self._mean else None
+        return {"reading": self.reading.to_json(), "laps": laps, "priced": self._priced, "intensity": mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reading = Reading.from_json(state, "the checkpoint's energy") if state else Reading(0.0)
-        self._before = self._reported = self.reading
+        self._before = self._reported = self.reading  # before this training began; at the last report
+        self._lapped = self.reading.total  # joules of all laps, up to the last report or resume
+        self._laps: list[Sequence[float]] = list(
+            state.get("laps", [])
+        )  # (start, end, joules) of those without an intensity
+        self._priced: float = state.get("priced", 0.0)  # joules of the others, and their mean intensity
+        mean = state.get("intensity")
+        self._mean = CarbonIntensity(**mean) if mean else None
 
     def _report(self, metrics: dict[str, Any]) -> None:
         self._collect()
+        self._laps.append(lap := self._lap())
+        self._start, self._lapped = lap[1], self.reading.total
         self._t.due = True  # logs hold this step
         metrics["energy/joules"] = self.reading.total
         if samples := self.reading.samples - self._reported.samples:
@@ -121,14 +143,30 @@ class Energy:
         self.meter.lap(samples=steps * self.samples / t.world, tokens=steps * self.tokens / t.world)
         self.reading = self._before + reduce(_everyone(t, self.meter.reading))
 
+    def _lap(self) -> tuple[float, float, float]:
+        """(start, end, joules) of what was collected since the last report."""
+        return self._start, self.clock(), max(self.reading.total - self._lapped, 0.0)
+
     def _footprint(self) -> Any:
-        """None where a live service of intensities does not answer: training goes on."""
+        """None where a live service of intensities does not answer: training goes on, and its laps are asked again."""
         from gen_green.footprint import footprint
 
         try:
-            return footprint(self.reading, self.grid, **self.place, start=self._start)
+            while self._laps:
+                self._price(*self._laps[0])
+                self._laps.pop(0)
         except (RuntimeError, OSError):
             return None
+        return footprint(self.reading, self._mean, **self.place)
+
+    def _price(self, start: float, end: float, joules: float) -> None:
+        """Add a lap to the mean intensity, weighted by energy."""
+        found = self.grid(start, end)
+        if self._mean and self._mean.basis != found.basis:
+            note = f"; the energy before a resume counts at this mean, for its own intensity was {self._mean.basis}"
+            found, self._mean = replace(found, note=found.note + note), None
+        self._mean = blend([(self._priced, self._mean), (joules, found)]) if self._mean else found
+        self._priced += joules
 
 
 def _everyone(t: Any, reading: Reading) -> list[Reading]:
