@@ -1,5 +1,7 @@
 """Windows, readings and their algebra."""
 
+import asyncio
+import inspect
 import json
 import math
 import os
@@ -93,6 +95,91 @@ def test_a_decorated_function_keeps_its_name_result_and_recursion():
 
     assert factorial(4) == 24 and factorial.__name__ == "factorial"
     assert factorial.meter.reading.total == 5
+
+
+def drain(items):
+    async def all_of():
+        return [item async for item in items]
+
+    return asyncio.run(all_of())
+
+
+def test_a_decorated_coroutine_is_measured_until_its_end():
+    """The call only makes a coroutine; the work comes when it is awaited. At the same time, one window holds both."""
+    sensor = Sensor()
+
+    @Meter([sensor], Clock())
+    async def work(joules):
+        sensor.joules += joules
+        await asyncio.sleep(0)
+        sensor.joules += joules
+        return joules
+
+    async def both():
+        return await asyncio.gather(work(1), work(10))
+
+    assert inspect.iscoroutinefunction(work) and work.__name__ == "work"
+    assert asyncio.run(work(3)) == 3 and work.meter.reading.total == 6
+    assert asyncio.run(both()) == [1, 10] and work.meter.reading.total == 22
+
+
+def test_a_decorated_generator_is_measured_until_its_end():
+    sensor = Sensor()
+
+    @Meter([sensor], Clock())
+    def items(n):
+        for i in range(n):
+            sensor.joules += 1
+            got = yield i
+            sensor.joules += got or 0
+        return n
+
+    assert inspect.isgeneratorfunction(items) and list(items(3)) == [0, 1, 2] and items.meter.reading.total == 3
+    it = items(2)
+    assert next(it) == 0 and it.send(5) == 1
+    with pytest.raises(StopIteration) as end:
+        next(it)
+    assert end.value.value == 2 and items.meter.reading.total == 7, "what is sent and returned passes through"
+    it = items(9)
+    next(it)
+    it.close()
+    sensor.joules += 100
+    assert items.meter.reading.total == 1, "closed early, its window ends there"
+
+
+def test_a_decorated_async_generator_is_measured_until_its_end():
+    sensor, closed = Sensor(), []
+
+    @Meter([sensor], Clock())
+    async def items(n):
+        try:
+            for i in range(n):
+                sensor.joules += 1
+                try:
+                    got = yield i
+                except KeyError:
+                    got = 50
+                await asyncio.sleep(0)
+                sensor.joules += got or 0
+        finally:
+            closed.append(n)
+
+    async def by_hand():
+        it = items(3)
+        assert [await anext(it), await it.asend(5), await it.athrow(KeyError())] == [0, 1, 2]
+        await it.aclose()
+        sensor.joules += 100
+        failing = items(2)
+        await anext(failing)
+        with pytest.raises(OSError):
+            await failing.athrow(OSError())
+
+    assert inspect.isasyncgenfunction(items) and drain(items(3)) == [0, 1, 2] and items.meter.reading.total == 3
+    asyncio.run(by_hand())
+    assert closed == [3, 3, 2], "an early end reaches the generator"
+    assert items.meter.reading.total == 1
+    drain(items(1))
+    assert items.meter.reading.total == 1 and items.meter._depth == 0
 
 
 def test_an_error_in_the_window_passes_through_and_the_energy_stays():

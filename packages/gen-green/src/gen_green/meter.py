@@ -7,7 +7,7 @@
     print(m.reading.quantity, m.laps[-1].per_sample)
 
     @Meter()                         # as a decorator, the last call's reading is `fit.meter.reading`
-    def fit(): ...
+    def fit(): ...                   # or async def, or a generator: from its first item to its end
 
 Two reads per window and nothing in between: no thread, process, socket, lock or signal handler. (`every=` asks for a
 thread that reads now and then: where a RAPL counter could wrap twice in a window, or a sensor shows power only.)
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
+from gen_green.decorator import wrapped
 from gen_green.reading import Part, Reading, Scope, reduce
 
 __all__ = ["Meter", "Part", "Reading", "reduce"]
@@ -65,7 +66,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         self._depth += 1
-        if self._depth > 1:  # a recursive function: one window around it
+        if self._depth > 1:  # a recursive function, coroutines at the same time: one window around them
             return self
         if self.counters is None:
             from gen_green.counters import detect
@@ -87,11 +88,7 @@ class Meter:
                 self._watch.stop()
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(fn)
-        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self:
-                return fn(*args, **kwargs)
-
+        measured = wrapped(fn, self)
         measured.meter = self  # type: ignore[attr-defined]
         return measured
 
