@@ -174,6 +174,29 @@ def test_a_quota_of_version_1_below_a_path_that_only_the_host_has(tmp_path):
     assert memory_model(root=root, clock=clock).source.endswith("100 GB available")
 
 
+@pytest.mark.parametrize(
+    ("groups", "mount", "usage"),
+    [
+        ("0::/jobs/a", "", ("cpu.stat", "usage_usec {}000000")),
+        ("1:name=systemd:/jobs/a\n0::/jobs/a", "unified/", ("cpu.stat", "usage_usec {}000000")),
+        ("4:cpu,cpuacct:/jobs/a", "cpu,cpuacct/", ("cpuacct.usage", "{}000000000")),
+        ("4:cpuacct:/jobs/a\n3:cpu:/jobs/a", "cpu/", ("cpuacct.usage", "{}000000000")),
+    ],
+)
+def test_a_quota_around_the_own_group_makes_that_group_the_machine(tmp_path, groups, mount, usage):
+    """Two CPUs' worth for all of /jobs: its idle share counts, and so do the 9 s that it was busy, 1 s of them ours."""
+    root = system(tmp_path, cpus=8)
+    files(root, proc__self__cgroup=groups + "\n")
+    limit = {"cpu.max": "{} 100000"} if usage[0] == "cpu.stat" else {"cpu.cfs_quota_us": "{}"}
+    accounts = mount.replace("cpu/", "cpuacct/")
+    for group, quota, busy in (("jobs", "200000", 9), ("jobs/a", "max" if "cpu.max" in limit else "-1", 1)):
+        files(root, **{f"sys/fs/cgroup/{mount}{group}/{name}": text.format(quota) for name, text in limit.items()})
+        files(root, **{f"sys/fs/cgroup/{mount}{group}/cpu.cfs_period_us": "100000"} if "cpu.max" not in limit else {})
+        files(root, **{f"sys/fs/cgroup/{accounts}{group}/{usage[0]}": usage[1].format(busy)})
+    machine = Machine.here(root)
+    assert machine.allowed == 2 and machine.usage is not None and machine.usage() == 9
+
+
 @pytest.mark.parametrize("quota", ["-1", "max"])
 def test_no_limit_is_the_whole_machine(tmp_path, quota):
     root = system(tmp_path, cpus=8)

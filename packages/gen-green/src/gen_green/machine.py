@@ -1,7 +1,8 @@
 """What this process may use, and of what machine: /proc, and the limits of control groups.
 
 In a container /proc/stat, the memory and the processor are the host's; a quota, a CPU set or a memory limit that is
-lower is what the job has. Version 1 of control groups has a folder per controller, version 2 one for all.
+lower is what the job has. Version 1 of control groups has a folder per controller or pair of them (cpu,cpuacct),
+version 2 one for all, which is called unified where it stands beside version 1.
 """
 
 import os
@@ -25,7 +26,8 @@ class Machine:
         model: the name in /proc/cpuinfo, "" where there is none.
         virtual: whether this is a guest, which sees a slice of a package.
         memory: bytes available, the cgroup's limit if that is lower.
-        usage: reads the cgroup's cumulative CPU seconds, where a quota makes the cgroup "the machine"; else None.
+        usage: reads the cumulative CPU seconds of the cgroup whose quota makes it "the machine", which may be one
+            around the own group; None without a quota.
     """
 
     cpus: int
@@ -47,16 +49,16 @@ class Machine:
         stat = text(root / "proc/stat").splitlines()
         cpus = sum(line.startswith("cpu") and not line.startswith("cpu ") for line in stat) or os.cpu_count() or 1
         groups = _Cgroups(root)
-        allowed = min(groups.quota(), groups.cpuset() or cpus, cpus)
+        quota, limited = groups.quota()
         return cls(
             cpus=cpus,
-            allowed=allowed,
+            allowed=min(quota, groups.cpuset() or cpus, cpus),
             memory=min(_memory(root), groups.memory()),
             cores=len(cores) or cpus,
             packages=len(sockets) or 1,
             model=values.get("model name", ""),
             virtual="hypervisor" in values.get("flags", "").split(),
-            usage=groups.usage() if groups.quota() < cpus else None,
+            usage=groups.usage(limited) if quota < cpus else None,
         )
 
 
@@ -70,9 +72,16 @@ class _Cgroups:
             _, controllers, path = line.split(":", 2)
             self.paths |= dict.fromkeys(controllers.split(","), path)  # version 2 is the controller ""
 
+    def top(self, controller: str) -> Path:
+        """The mount of version 1 that has this controller, alone or with others; else that of version 2."""
+        if controller not in self.paths:
+            return unified if (unified := self.base / "unified").is_dir() else self.base
+        pairs = (folder for folder in self.base.glob("*,*") if controller in folder.name.split(","))
+        return alone if (alone := self.base / controller).is_dir() else next(pairs, alone)
+
     def folders(self, controller: str) -> list[Path]:
         """From the own group outwards; in a container the path may be the host's, then the mount's top is all."""
-        top = self.base / controller if controller in self.paths else self.base
+        top = self.top(controller)
         if not top.is_dir():
             return []
         own = [
@@ -81,16 +90,16 @@ class _Cgroups:
         found = [top.joinpath(*own[:n]) for n in range(len(own), 0, -1)]
         return [*filter(Path.is_dir, found), top]
 
-    def quota(self) -> float:
-        """CPUs' worth per second."""
-        limits = [float("inf")]
+    def quota(self) -> tuple[float, Path]:
+        """The lowest limit, in CPUs' worth per second, and the folder of the group that has it."""
+        limits = [(float("inf"), self.top("cpu"))]
         for folder in self.folders("cpu"):
             quota, _, period = text(folder / "cpu.max").strip().partition(" ")
             quota = quota or text(folder / "cpu.cfs_quota_us").strip()
             period = period or text(folder / "cpu.cfs_period_us").strip()
             if quota.isdigit() and period.isdigit() and int(period):
-                limits.append(int(quota) / int(period))
-        return min(limits)
+                limits.append((int(quota) / int(period), folder))
+        return min(limits, key=lambda limit: limit[0])
 
     def cpuset(self) -> int:
         """CPUs in the own group's set; 0 where there is none."""
@@ -106,14 +115,13 @@ class _Cgroups:
         values = [text(folder / name).strip() for folder in self.folders("memory") for name in names]
         return min([float(value) for value in values if value.isdigit()], default=float("inf"))
 
-    def usage(self) -> Callable[[], float] | None:
-        """Reads the group's cumulative CPU seconds."""
-        for folder in self.folders("cpuacct"):
-            if (file := folder / "cpuacct.usage").exists():
-                return lambda: int(file.read_text()) / 1e9
-        for folder in self.folders("cpu"):
-            if "usage_usec" in text(stat := folder / "cpu.stat"):
-                return lambda: int(stat.read_text().split("usage_usec", 1)[1].split(None, 1)[0]) / 1e6
+    def usage(self, folder: Path) -> Callable[[], float] | None:
+        """Reads the cumulative CPU seconds of the group with this folder of the controller cpu."""
+        file = self.top("cpuacct") / folder.relative_to(self.top("cpu")) / "cpuacct.usage"
+        if file.exists():
+            return lambda: int(file.read_text()) / 1e9
+        if "usage_usec" in text(stat := folder / "cpu.stat"):
+            return lambda: int(stat.read_text().split("usage_usec", 1)[1].split(None, 1)[0]) / 1e6
         return None
 
 
