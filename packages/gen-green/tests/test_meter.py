@@ -329,6 +329,8 @@ def test_the_same_sensor_errs_alike_and_different_ones_independently():
     assert two.spread == pytest.approx(1.332, abs=1e-3)
     idle = Reading(1, {"cpu": part(10.0, spread=1.5), "cpu idle": part(10.0, spread=1.5)})  # one TDP behind both
     assert idle.spread == pytest.approx(1.5) and idle.idle == 10
+    model = {"gpu": part(10.0, "modelled", spread=1.5), "server": part(10.0, "modelled", spread=1.5)}
+    assert Reading(1, model).spread == pytest.approx(1.5), "one regression gave both"
 
 
 def test_a_comparison_is_a_subtraction_and_knows_what_it_does_not_know():

@@ -1,5 +1,7 @@
 """Predictions and audits against published models."""
 
+import math
+
 import pytest
 
 from gen_green.footprint import KWH, footprint
@@ -176,6 +178,27 @@ def test_ecologits_mistral():
     assert f.operational.value / 1000 == pytest.approx(9.071180021727118e-6, rel=1e-12)
     assert f.water.value == pytest.approx(8.193786478452047e-5, rel=1e-12)
     assert found.embodied.value / 1000 == pytest.approx(8.138020833333334e-7, rel=1e-12)
+
+
+MEASURED = {8: 0.119, 14: 0.167, 32: 0.367, 70: 0.797}  # J per token of the GPUs, H100, batch 64; by 1e9 parameters
+
+
+@pytest.mark.parametrize("billions", MEASURED)
+def test_the_spread_of_a_request_covers_what_was_measured(billions):
+    """The regression gives .162, .175, .212 and 1.158 J per token. Both parts err together, so that the sum's spread is
+    theirs, not less."""
+    found = inference(billions * 1e9, 1000, batch=64).reading
+    gpu = found.joules["gpu"]
+    assert gpu.joules / gpu.spread < 1000 * MEASURED[billions] < gpu.joules * gpu.spread
+    assert found.spread == pytest.approx(gpu.spread)
+
+
+def test_the_spread_of_a_request_is_that_of_its_measured_errors():
+    """p90 of the logarithm for a fifth model of the same family: Student's t with 4 degrees of freedom, about 0."""
+    errors = [math.log(j / (inference(b * 1e9, 1.0).reading.joules["gpu"].joules)) for b, j in MEASURED.items()]
+    deviation = math.sqrt(sum(e**2 for e in errors) / 4 * (1 + 1 / 4))
+    assert math.exp(1.533 * deviation) == pytest.approx(1.88, abs=0.01)
+    assert inference(8e9, 1.0).reading.spread > 1.88
 
 
 def test_a_mixture_of_experts_fits_by_all_and_computes_by_active_parameters():

@@ -93,11 +93,15 @@ class Reading:
     def spread(self) -> float:
         """Geometric: the truth lies within total / spread and total * spread, 8 times in 10.
 
-        Parts whose names begin alike ("cpu", "cpu idle") err together, others independently.
+        Parts whose names begin alike ("cpu", "cpu idle") err together, and so do those that one source models (a
+        regression); others, as sensors of one make, independently.
         """
         logs: dict[str, float] = {}
+        groups: dict[str, str] = {}
         for name, part in self.joules.items():
             group = name.partition(" ")[0]
+            if part.kind != "measured":
+                group = groups.setdefault(part.source, group)
             logs[group] = logs.get(group, 0.0) + part.joules * math.log(part.spread)
         if not self.total:
             return max((part.spread for part in self.joules.values()), default=1.0)
