@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_green.counters import Attributed, detect, nvml, rapl
@@ -219,6 +219,7 @@ def test_no_tree_is_no_counter(tmp_path):
     assert rapl(tmp_path / "nothing") == [] and rapl(tmp_path) == []
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, MAX - 1),
     steps=st.lists(st.tuples(st.integers(0, 100_000_000), st.booleans(), st.booleans()), min_size=1, max_size=30),

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_green.counters import detect
@@ -312,6 +312,7 @@ readings = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(readings, readings, readings, st.floats(0, 100))
 def test_readings_are_a_vector_space(a, b, c, k):
     same = lambda x, y: (x.total, x.seconds, x.samples) == pytest.approx((y.total, y.seconds, y.samples), abs=1e-3)
@@ -349,6 +350,7 @@ def test_per_nothing_is_refused_in_a_sentence():
 # ------------------------------------------------------------------------------------------------------------- the file
 
 
+@settings(deadline=None)
 @given(readings)
 def test_json_keeps_everything(a):
     a = replace(a, label="epoch 3", node="n/1", joules={**a.joules, "gpu": part(0.1, flags=("gap",), resolution=70.0)})

@@ -5,7 +5,7 @@ import time
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_green.pareto import break_even, front, marginal, plot, worthwhile
@@ -24,6 +24,7 @@ def definition(points, maximise, minimise):
     return [i for i in whole if not any(dominates(costs[j], costs[i]) for j in whole)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=12))
 def test_the_front_is_its_definition(points):
     for maximise, minimise in (([0], [1]), ([0, 2], [1]), ([], [0, 1, 2]), ([1], [])):
@@ -37,6 +38,7 @@ def test_ties_stay_and_names_work():
         front(runs)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(1e-3, 1e6)), min_size=1, max_size=20),
     st.sampled_from([0.25, 2.0, 64.0]),

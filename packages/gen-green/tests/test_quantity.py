@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_green.quantity import Quantity, product_spread, si, sum_spread, weakest
@@ -91,6 +91,7 @@ def test_three_significant_digits_with_an_si_prefix(value, unit, text):
     assert si(value, unit) == text
 
 
+@settings(deadline=None)
 @given(st.floats(1e-12, 1e15))
 def test_nothing_that_is_there_is_printed_as_nothing(value):
     number, _, unit = si(value, "J").partition(" ")
