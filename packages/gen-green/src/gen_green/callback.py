@@ -119,7 +119,7 @@ class Energy:
         self._lapped = self.reading.total  # joules of all laps, up to the last report or resume
         self._laps: list[Sequence[float]] = list(
             state.get("laps", [])
-        )  # (start, end, joules) of those without an intensity
+        )  # (start, end, joules), without an intensity yet
         self._priced: float = state.get("priced", 0.0)  # joules of the others, and their mean intensity
         mean = state.get("intensity")
         self._mean = CarbonIntensity(**mean) if mean else None

@@ -106,10 +106,10 @@ def trace(
     """An intensity in steps: `values[i]` holds from `times[i]` (included) to `times[i + 1]`.
 
     Args:
-        step: seconds for which one value is known, where some may be missing: after it the value still holds, but is
-            assumed, with a note and a wider spread.
         times: seconds since 1970 (or of any clock that the caller keeps to), increasing.
         values: g/kWh, as many; plain numbers are on `basis`.
+        step: seconds for which one value is known, where some may be missing: after it the value still holds, but is
+            assumed, with a note and a wider spread.
 
     Raises:
         ValueError: for no values, unequal lengths, times that do not increase, or values on two bases.
