@@ -27,7 +27,7 @@ from gen_core import (
     quality,
     report,
 )
-from gen_core.checkpoint import latest
+from gen_core.checkpoint import sound, step
 from gen_core.config import from_dict
 from gen_core.ema import power
 from gen_core.runtime import select_device
@@ -152,12 +152,12 @@ def weights(run: Run, command: str, device: str, net: nn.Module) -> tuple[int, t
         FileNotFoundError: without a checkpoint.
         ValueError: for weights that are not of this network.
     """
-    newest, where = latest(run.path), select_device(device)
+    newest, where = sound(run.path, "ema.safetensors"), select_device(device)
     if newest is None:
         raise FileNotFoundError(f"{run.path} has no checkpoint yet; train it first: gen {command} --resume {run.path}")
     load_averaged(net, newest)
     net.to(where).eval()
-    return int(newest.name.removeprefix("step-")), where
+    return step(newest), where
 
 
 def subject(run: Run) -> Subject:
