@@ -50,7 +50,8 @@ class Trained:
             ValueError: for a run of another command, or weights that are not of its network.
         """
         run = Run.open(path)
-        config, model, newest, where = read(run), Model.load(run), sound(run.path, "ema.safetensors"), select_device(device)
+        config, model, where = read(run), Model.load(run), select_device(device)
+        newest = sound(run.path, "ema.safetensors")
         if newest is None:
             raise FileNotFoundError(
                 f"{run.path} has no checkpoint yet; train it first: gen diffusion train --resume {run.path}"

@@ -168,8 +168,11 @@ def prune(run: Path, keep: set[str]) -> None:
 
 
 def _named(checkpoints: Path) -> Path | None:
+    """What `latest` names, be it there or not."""
     pointer = checkpoints / "latest"
-    return checkpoints / pointer.read_text(errors="replace").strip() if pointer.is_file() else None
+    if not pointer.is_file():
+        return None
+    return checkpoints / (pointer.read_text(errors="replace").strip().replace("/", "?") or "?")
 
 
 def _before(newest: Path) -> list[Path]:
