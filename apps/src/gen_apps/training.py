@@ -30,6 +30,7 @@ from gen_core import (
 from gen_core.checkpoint import sound, step
 from gen_core.config import from_dict
 from gen_core.ema import power
+from gen_core.files import whole
 from gen_core.runtime import select_device
 
 
@@ -137,7 +138,8 @@ def leave(
     spent = {"training": json.loads((run / "energy.json").read_text()), "sampling": cost.facts}
     Run(run).write("energy.json", spent)
     shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
-    np.savez(run / "samples.npz", x=x.numpy(), label=shown.numpy())
+    with whole(run / "samples.npz") as part:
+        np.savez(part, x=x.numpy(), label=shown.numpy())
     measured = quality.assess(x, labels, training, held_out, seed=config.seed)
     Run(run).write("quality.json", measured)
     rich.print(quality.table(measured))

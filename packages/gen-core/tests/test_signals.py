@@ -160,8 +160,8 @@ worker.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds between a worker's looks at its
 tests = load(sys.argv[1])
 def tell(t, metrics):
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-callbacks = [Checkpoint(every=1), every(2, tell)]
-Trainer(tests.kinds.Noise(), sys.argv[2], device="cpu", callbacks=callbacks).fit(Loader(tests.Slow(), 12, workers=2), 100_000)
+trainer = Trainer(tests.kinds.Noise(), sys.argv[2], device="cpu", callbacks=[Checkpoint(every=1), every(2, tell)])
+trainer.fit(Loader(tests.Slow(), 12, workers=2), 100_000)
 """
 
 

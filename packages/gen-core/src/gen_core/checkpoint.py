@@ -234,7 +234,8 @@ def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
             aliases[name] = first
     # clone: safetensors refuses memory that is shared (two views of one buffer) or strided
     unique = {name: tensor.clone().contiguous() for name, tensor in state.items() if name not in aliases}
-    safetensors.torch.save_file(unique, path, metadata={_ALIASES: json.dumps(aliases)})
+    with whole(path) as part:
+        safetensors.torch.save_file(unique, part, metadata={_ALIASES: json.dumps(aliases)})
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
