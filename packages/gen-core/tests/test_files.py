@@ -6,12 +6,14 @@ import os
 import socket
 
 import pytest
+import torch
 
-from gen_core import Run, Trainer, every, files
+from gen_core import Arrays, Loader, Run, Trainer, every, files
 from gen_core.files import fingerprint, lock, whole
 from gen_core.testing import load
 
 kinds = load(__file__.replace("test_files", "kinds"))
+DATA = Loader(Arrays(torch.linspace(-1, 1, 192).view(24, 8)), 12)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -55,11 +57,11 @@ def test_the_lock_names_its_holder_and_ends(tmp_path):
 
 def test_a_run_is_locked_while_it_trains_and_free_after_an_error(tmp_path):
     def again(t, metrics):
-        Trainer(kinds.Noise(), tmp_path, device="cpu").fit(kinds.data(), 3)
+        Trainer(kinds.Noise(), tmp_path, device="cpu").fit(DATA, 3)
 
     with pytest.raises(ValueError, match="is in use by process"):
-        Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=[every(2, again)]).fit(kinds.data(), 3)
-    Trainer(kinds.Noise(), tmp_path, device="cpu").fit(kinds.data(), 3)
+        Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=[every(2, again)]).fit(DATA, 3)
+    Trainer(kinds.Noise(), tmp_path, device="cpu").fit(DATA, 3)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])

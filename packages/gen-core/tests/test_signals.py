@@ -18,6 +18,7 @@ from gen_core.runtime import generator
 from gen_core.testing import launch, load
 
 kinds = load(Path(__file__).with_name("kinds.py"))
+DATA = Loader(Arrays(torch.linspace(-1, 1, 192).view(24, 8)), 12)
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
@@ -34,7 +35,7 @@ def interrupted(trainer: Trainer, data: Loader, steps: int = 1000) -> str:
 @pytest.mark.parametrize("during", ["agree", "save", "load", "on_train_end"])
 def test_a_signal_at_any_moment_is_acted_on(during, number, code, tmp_path, monkeypatch):
     """While processes agree on stopping, while a checkpoint is loaded or written, after the last step."""
-    Trainer(kinds.Noise(), tmp_path, device="cpu").fit(kinds.data(), 1)
+    Trainer(kinds.Noise(), tmp_path, device="cpu").fit(DATA, 1)
     trainer = Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=[Checkpoint(every=2)])
     owner = {"agree": trainer.processes, "on_train_end": trainer.callbacks[0]}.get(during, trainer)
     original = getattr(owner, during)
@@ -48,7 +49,7 @@ def test_a_signal_at_any_moment_is_acted_on(during, number, code, tmp_path, monk
     monkeypatch.setattr(owner, during, signalled)
     step = {"agree": 2, "save": 2, "load": 1, "on_train_end": 4}[during]
     with pytest.raises(Interrupted) as stop:
-        trainer.fit(kinds.data(), 4)
+        trainer.fit(DATA, 4)
     assert (stop.value.code, trainer.step, latest(tmp_path).name) == (code, step, f"step-{step:06d}")
 
 
@@ -60,16 +61,17 @@ def test_the_sigterm_that_a_launcher_passes_on_does_not_cut_the_checkpoint_short
         os.kill(os.getpid(), signal.SIGTERM)
 
     trainer = Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=[every(3, twice)])
-    assert interrupted(trainer, kinds.data()) == "143 at step 3, step-000003"
+    assert interrupted(trainer, DATA) == "143 at step 3, step-000003"
 
 
 def test_a_signal_while_handlers_are_installed_is_noted():
     """Handlers are installed one after the other; the first may be called before the second is there."""
-    noted, install = [], signal.signal
+    noted, installed, install = [], [], signal.signal
 
     def interrupting(number, handler):
         before = install(number, handler)
-        if number == signal.SIGINT and not noted:
+        installed.append(number)
+        if installed == [signal.SIGINT]:
             os.kill(os.getpid(), signal.SIGINT)
         return before
 
