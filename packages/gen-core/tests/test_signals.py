@@ -112,6 +112,7 @@ def test_signals_to_two_processes_and_their_workers(tmp_path):
 def _signalled(tmp: Path) -> dict[str, object]:
     rank, found = int(os.environ["RANK"]), {}
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a program that a user starts
     (tmp / f"{rank}.pid").write_text(str(os.getpid()))
 
     def waits(t, metrics):  # rank 0 signals rank 1, which waits for it to agree whether to stop after step 2
@@ -204,6 +205,7 @@ def test_signals_to_each_rank_at_random_moments(tmp_path):
 
 def _random(tmp: Path, draw: list[float]) -> list[str]:
     rank, found = int(os.environ["RANK"]), []
+    multiprocessing.set_start_method("fork", force=True)
     for number, wait in enumerate(draw):
         run = tmp / str(number)
 
