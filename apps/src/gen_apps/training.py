@@ -27,9 +27,10 @@ from gen_core import (
     quality,
     report,
 )
-from gen_core.checkpoint import latest
+from gen_core.checkpoint import sound, step
 from gen_core.config import from_dict
 from gen_core.ema import power
+from gen_core.files import whole
 from gen_core.runtime import select_device
 
 
@@ -137,7 +138,8 @@ def leave(
     spent = {"training": json.loads((run / "energy.json").read_text()), "sampling": cost.facts}
     Run(run).write("energy.json", spent)
     shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
-    np.savez(run / "samples.npz", x=x.numpy(), label=shown.numpy())
+    with whole(run / "samples.npz") as part:
+        np.savez(part, x=x.numpy(), label=shown.numpy())
     measured = quality.assess(x, labels, training, held_out, seed=config.seed)
     Run(run).write("quality.json", measured)
     rich.print(quality.table(measured))
@@ -152,12 +154,12 @@ def weights(run: Run, command: str, device: str, net: nn.Module) -> tuple[int, t
         FileNotFoundError: without a checkpoint.
         ValueError: for weights that are not of this network.
     """
-    newest, where = latest(run.path), select_device(device)
+    newest, where = sound(run.path, "ema.safetensors"), select_device(device)
     if newest is None:
         raise FileNotFoundError(f"{run.path} has no checkpoint yet; train it first: gen {command} --resume {run.path}")
     load_averaged(net, newest)
     net.to(where).eval()
-    return int(newest.name.removeprefix("step-")), where
+    return step(newest), where
 
 
 def subject(run: Run) -> Subject:

@@ -76,9 +76,9 @@ def _kept(callbacks):
 _extra: list = []
 
 
-@pytest.mark.parametrize("failing", range(2))
+@pytest.mark.parametrize("failing", range(3))
 def test_a_crash_while_saving_leaves_the_last_checkpoint(failing, tmp_path, monkeypatch):
-    """os.replace fails for the folder, or for the pointer: `latest` names a complete checkpoint all the same."""
+    """os.replace fails for a file, the folder or the pointer: `latest` names a complete checkpoint all the same."""
     whole = train(kinds.noise, 12)
     train(kinds.noise, 5, tmp_path)
     keep = [Checkpoint(every=4, keep=1)]

@@ -23,6 +23,7 @@ from gen_core import (
     seed_all,
 )
 from gen_core.ema import power
+from gen_core.files import whole
 from gen_core.summary import summary
 
 
@@ -69,7 +70,8 @@ def train(config: Train) -> None:
     if trainer.rank == 0:
         spent = {"training": json.loads((run / "energy.json").read_text()), "sampling, this process": cost.facts}
         Run(run).write("energy.json", spent)
-        np.savez(run / "samples.npz", x=x.numpy(), label=labels.numpy())
+        with whole(run / "samples.npz") as part:
+            np.savez(part, x=x.numpy(), label=labels.numpy())
         measured = quality.assess(x, labels, training, held_out, seed=config.seed)
         Run(run).write("quality.json", measured)
         rich.print(quality.table(measured))

@@ -10,7 +10,7 @@ from gen_apps import data
 from gen_apps.diffusion.config import Train, read
 from gen_apps.diffusion.model import Model
 from gen_core import Arrays, Run, select_device
-from gen_core.checkpoint import latest, load_tensors
+from gen_core.checkpoint import load_tensors, sound, step
 from gen_diffusion import Preconditioned
 
 
@@ -50,15 +50,15 @@ class Trained:
             ValueError: for a run of another command, or weights that are not of its network.
         """
         run = Run.open(path)
-        config, model, newest, where = read(run), Model.load(run), latest(run.path), select_device(device)
+        config, model, where = read(run), Model.load(run), select_device(device)
+        newest = sound(run.path, "ema.safetensors")
         if newest is None:
             raise FileNotFoundError(
                 f"{run.path} has no checkpoint yet; train it first: gen diffusion train --resume {run.path}"
             )
         denoiser = model.denoiser(config.network, str(config.objective.view))
         load_averaged(denoiser, newest)
-        step = int(newest.name.removeprefix("step-"))
-        return cls(run, config, model, denoiser.to(where).eval(), step, where)
+        return cls(run, config, model, denoiser.to(where).eval(), step(newest), where)
 
     def data(self) -> tuple[Arrays, Arrays]:
         """The training half and the held-out half.

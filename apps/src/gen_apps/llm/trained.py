@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from gen_core.checkpoint import latest, load_tensors
+from gen_core.checkpoint import load_tensors, sound
 from gen_core.config import from_dict
 from gen_core.runtime import generator, select_device
 from gen_transformer import Config, Tokenizer, Transformer, complete, hf, sampler
@@ -23,7 +23,7 @@ def load(path: Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
     tok = Tokenizer.load(path)
     if (path / "model.json").is_file():
         model = Transformer(from_dict(Config, json.loads((path / "model.json").read_text())))
-        newest = latest(path)
+        newest = sound(path, "task.safetensors")
         if newest is None:
             raise FileNotFoundError(f"{path} has no checkpoint yet; train it first: gen llm pretrain --resume {path}")
         state = load_tensors(newest / "task.safetensors")

@@ -15,7 +15,7 @@ from gen_apps.trajectory.config import Model, Sampler, in_range, read
 from gen_apps.trajectory.train import samples
 from gen_core import Run, select_device
 from gen_core.callbacks import bar
-from gen_core.checkpoint import latest
+from gen_core.checkpoint import sound
 from gen_diffusion.motion import caption, describe, parse, spread, tag
 from gen_diffusion.trajectory import plot, to_poses
 
@@ -55,7 +55,7 @@ class Sample:
 
 def sample(config: Sample) -> None:
     run = Run.open(config.run)
-    trained, newest = read(run), latest(run.path)
+    trained, newest = read(run), sound(run.path, "ema.safetensors")
     if newest is None or not (run.path / "model.json").is_file():
         raise FileNotFoundError(f"{run.path} has no checkpoint of gen trajectory train; train it first")
     model, device = Model.load(run), select_device(config.device)

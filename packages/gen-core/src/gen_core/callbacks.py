@@ -218,14 +218,23 @@ class EarlyStopping(Callback):
 class Checkpoint(Callback):
     """Save every `every` steps; keep the newest `keep` and, if `best` names a metric, the best one.
 
-    A step at which `best` improves is saved as well. Old checkpoints go after the new one is complete.
+    A step at which `best` improves is saved as well. Old checkpoints go after the new one is complete; several of
+    these callbacks, each with a `name` of its own, keep what any of them keeps.
     """
 
     order = 20
 
-    def __init__(self, every: int, keep: int = 2, best: str | None = None, mode: Literal["min", "max"] = "min"):
+    def __init__(
+        self,
+        every: int,
+        keep: int = 2,
+        best: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        name: str = "checkpoint",
+    ):
         if keep < 1:
             raise ValueError(f"keep must be at least 1 checkpoint, got {keep}")
+        self.name = name
         self.every, self.keep, self.metric, self.mode = every, keep, best, mode
         self.best, self.best_step = None, -1
         self.saved: list[int] = []
@@ -240,7 +249,8 @@ class Checkpoint(Callback):
             self.saved = [*self.saved, t.step][-self.keep :]
             t.save()
             if t.rank == 0 and t.run is not None:
-                wanted = {f"step-{step:06d}" for step in {*self.saved, self.best_step}}
+                every = [c for c in t.callbacks if isinstance(c, Checkpoint)]
+                wanted = {f"step-{step:06d}" for c in every for step in {*c.saved, c.best_step}}
                 checkpoint.prune(t.run.path, wanted)
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,11 +5,17 @@
 
 A checkpoint is written to a temporary sibling, synced and renamed; then `latest` is replaced the same way. So
 whatever is killed when, `latest` names a complete checkpoint, and nothing old is deleted before something new is whole.
+state.json, written last, holds the fingerprint of every other file and a seal on itself: what the disk or a copy
+changed is found, and the checkpoint before it is used.
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,51 +27,136 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from gen_core.files import fingerprint, sync, whole
 from gen_core.runtime import _map
 
 _ALIASES = "aliases"  # header entry of a .safetensors file: tied names -> the name that was kept
 
 
 def save(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], other: Any, meta: Mapping[str, Any]) -> Path:
-    """Write `{name}.safetensors` for every item of `tensors`, `other` as optim.pt and `meta` as state.json."""
+    """Write `{name}.safetensors` for every item of `tensors`, `other` as optim.pt and `meta` as state.json.
+
+    A checkpoint of that name is replaced: at every moment it or the new one is there, and `latest` names a whole one.
+    """
     for left in directory.parent.glob(".step-*.part"):  # by a process that was killed here
         shutil.rmtree(left)
-    temporary = directory.with_name(f".{directory.name}.part")
-    temporary.mkdir(parents=True)
+    part = directory.with_name(f".{directory.name}.part")
+    part.mkdir(parents=True)
     for name, state in tensors.items():
-        save_tensors(temporary / f"{name}.safetensors", state)
-    torch.save(other, temporary / "optim.pt")
-    (temporary / "state.json").write_text(json.dumps(meta, indent=1))
-    for file in temporary.iterdir():
-        _sync(file)
-    _sync(temporary)
-    os.replace(temporary, directory)
+        save_tensors(part / f"{name}.safetensors", state)
+    torch.save(other, part / "optim.pt")
+    _seal(part, meta)
+    for file in part.iterdir():
+        sync(file)
+    sync(part)
+    new = directory.with_name(f"{directory.name}.new")
+    if directory.exists() and _named(directory.parent) != new:  # let `latest` name the new one while the old one goes
+        _remove(new)
+        os.replace(part, new)
+        point(new)
+        shutil.copytree(new, part, copy_function=_link)
+        sync(part)
+    _remove(directory)
+    os.replace(part, directory)
     point(directory)
+    _remove(new)
     return directory
 
 
 def point(directory: Path) -> None:
     """Make `latest` name a complete checkpoint."""
-    part = directory.with_name(".latest.part")
-    part.write_text(directory.name)
-    _sync(part)
-    os.replace(part, directory.with_name("latest"))
-    _sync(directory.parent)
+    with whole(directory.with_name("latest")) as part:
+        part.write_text(directory.name)
+    sync(directory.parent)
 
 
-def load(directory: Path) -> tuple[dict[str, dict[str, Tensor]], Any, dict[str, Any]]:
-    """The three arguments of `save`, on the CPU."""
-    if not (directory / "state.json").is_file():
-        raise FileNotFoundError(f"{directory} is no checkpoint (no state.json in it); name a step-* folder")
-    tensors = {file.stem: load_tensors(file) for file in sorted(directory.glob("*.safetensors"))}
+def load(directory: Path, verified: bool = False) -> tuple[dict[str, dict[str, Tensor]], Any, dict[str, Any]]:
+    """The three arguments of `save`, on the CPU. A checkpoint that was written before files had fingerprints loads too.
+
+    Args:
+        verified: whether `damage` found none already.
+
+    Raises:
+        FileNotFoundError: when it is no checkpoint.
+        ValueError: when it is damaged.
+    """
+    state = _state(directory)
+    if not verified and (found := damage(directory)):
+        raise ValueError(f"{directory} is damaged: {'; '.join(found)}; restore its files or load another checkpoint")
+    files = [directory / name for name in state.pop("files", {})] or sorted(directory.glob("*.safetensors"))
+    tensors = {file.stem: load_tensors(file) for file in files if file.suffix == ".safetensors"}
     other = torch.load(directory / "optim.pt", map_location="cpu", weights_only=True)
-    return tensors, other, json.loads((directory / "state.json").read_text())
+    return tensors, other, state
 
 
 def latest(run: str | Path) -> Path | None:
-    """The newest complete checkpoint of a run directory, or None."""
-    pointer = Path(run) / "checkpoints" / "latest"
-    return pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else None
+    """The newest checkpoint of a run directory, or None; complete, but `sound` finds out if it was damaged since."""
+    return _named(Path(run) / "checkpoints")
+
+
+def sound(run: str | Path, *names: str) -> Path | None:
+    """The newest checkpoint of a run directory whose files are as they were written, or None if it has none.
+
+    Damaged ones are passed over with a warning.
+
+    Args:
+        names: of the files that matter, such as "ema.safetensors"; all by default.
+
+    Raises:
+        ValueError: when every checkpoint is damaged.
+    """
+    if (newest := latest(run)) is None:
+        return None
+    damaged = []
+    for directory in [newest, *_before(newest)]:
+        if not (found := damage(directory, *names)):
+            if damaged:
+                warnings.warn(f"{'; '.join(damaged)}; {directory.name} is used instead", stacklevel=2)
+            return directory
+        damaged.append(f"{directory} is damaged ({', '.join(found)})")
+    raise ValueError(f"{'; '.join(damaged)}; restore these files, or delete {newest.parent} to start again")
+
+
+def check(run: str | Path) -> dict[str, list[str]]:
+    """What `damage` finds in each checkpoint of a run directory, by the name of its folder, the oldest first."""
+    found = sorted((Path(run) / "checkpoints").glob("step-*"), key=step)
+    return {directory.name: damage(directory) for directory in found}
+
+
+def damage(directory: Path, *names: str) -> list[str]:
+    """The files of a checkpoint (or the named ones) that are absent or changed, one phrase each; [] if all are whole.
+
+    In a checkpoint that was written before files had fingerprints, only state.json is looked at.
+    """
+    try:
+        files = _state(directory).get("files", {})
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    found = []
+    for name in files.keys() & set(names) if names else files:
+        try:
+            if fingerprint(directory / name) != files[name]:
+                found.append(f"{name} has changed since it was written")
+        except FileNotFoundError:
+            found.append(f"{name} is absent")
+        except OSError as error:
+            found.append(f"{name} cannot be read: {error.strerror}")
+    return sorted(found)
+
+
+def place(run: Path, step: int) -> Path:
+    """The folder of a checkpoint."""
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def step(directory: Path) -> int:
+    """The number of steps that a checkpoint's name tells; -1 for any other name.
+
+    >>> step(Path("runs/a/checkpoints/step-000120"))
+    120
+    """
+    number = re.fullmatch(r"step-(\d+)(\.new)?", directory.name)
+    return int(number[1]) if number else -1
 
 
 def prune(run: Path, keep: set[str]) -> None:
@@ -73,7 +164,63 @@ def prune(run: Path, keep: set[str]) -> None:
     newest = latest(run)
     for directory in (run / "checkpoints").glob("step-*"):
         if directory.name not in keep and directory != newest:
-            shutil.rmtree(directory)
+            _remove(directory)
+
+
+def _named(checkpoints: Path) -> Path | None:
+    """What `latest` names, be it there or not."""
+    pointer = checkpoints / "latest"
+    if not pointer.is_file():
+        return None
+    return checkpoints / (pointer.read_text(errors="replace").strip().replace("/", "?") or "?")
+
+
+def _before(newest: Path) -> list[Path]:
+    """The other checkpoints of that run, of the same step or an earlier one, from the newest to the oldest."""
+    last = step(newest) if step(newest) >= 0 else sys.maxsize
+    others = [d for d in newest.parent.glob("step-*") if d != newest and step(d) <= last]
+    return sorted(others, key=step, reverse=True)
+
+
+def _seal(part: Path, meta: Mapping[str, Any]) -> None:
+    """Write state.json: `meta`, the fingerprints of the files that are there, and the seal on all of this."""
+    state = json.loads(json.dumps(meta))  # with the keys that JSON gives back
+    state["files"] = {file.name: fingerprint(file) for file in sorted(part.iterdir())}
+    (part / "state.json").write_text(json.dumps(state | {"seal": _digest(state)}, indent=1))
+
+
+def _state(directory: Path) -> dict[str, Any]:
+    """What state.json holds, without its seal, which is checked."""
+    file = directory / "state.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{directory} is no checkpoint (no state.json in it); name a step-* folder")
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if state.pop("seal", None) != (_digest(state) if "files" in state else None):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"state.json of {directory} has changed since it was written; restore it") from None
+    return state
+
+
+def _digest(state: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _remove(directory: Path) -> None:
+    """Delete a checkpoint if it is there; one that is half deleted no longer has its name."""
+    if directory.exists():
+        gone = directory.with_name(f".{directory.name}.old.part")
+        os.replace(directory, gone)
+        shutil.rmtree(gone)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -87,7 +234,8 @@ def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
             aliases[name] = first
     # clone: safetensors refuses memory that is shared (two views of one buffer) or strided
     unique = {name: tensor.clone().contiguous() for name, tensor in state.items() if name not in aliases}
-    safetensors.torch.save_file(unique, path, metadata={_ALIASES: json.dumps(aliases)})
+    with whole(path) as part:
+        safetensors.torch.save_file(unique, part, metadata={_ALIASES: json.dumps(aliases)})
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -169,11 +317,3 @@ def shard_like(value: Any, reference: Tensor) -> Any:
     if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
         return value
     return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from gen_core.processes import ignore_signals, signals_later
 from gen_core.runtime import generator, seed_all
 
 Batch = Any
@@ -138,7 +139,7 @@ class Loader:
         samples = ([(epoch, i) for i in rows.tolist()] for epoch, rows in indices)
         if not self.workers:
             return (self.collate([keyed[pair] for pair in batch]) for batch in samples)
-        return iter(
+        return _batches(
             DataLoader(
                 keyed,
                 batch_sampler=samples,  # type: ignore[arg-type]  # any iterable of index lists, endless too
@@ -146,8 +147,21 @@ class Loader:
                 collate_fn=self.collate,
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator(),  # making an iterator draws a seed: not from the global stream
+                worker_init_fn=ignore_signals,
             )
         )
+
+
+def _batches(loader: DataLoader) -> Iterator[Batch]:
+    """What workers load. A signal to all processes is for the trainer: it still needs the workers to end its step."""
+    with signals_later():
+        batches: Any = iter(loader)
+    try:
+        yield from batches
+    finally:
+        batches._shutdown_workers()
+        for worker in batches._workers:  # one that hangs in a sample: it ignores the SIGTERM it was sent
+            worker.kill()
 
 
 class _Keyed(Dataset):

@@ -12,6 +12,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from gen_core.files import whole
+
 TILE = 32  # pixels a small picture is enlarged to, at least
 
 
@@ -38,12 +40,12 @@ def grid(x: Float[Tensor, "n c h w"], columns: int | None = None) -> UInt8[np.nd
 
 def save(path: str | Path, x: Float[Tensor, "n ..."], columns: int | None = None, labels: Tensor | None = None) -> None:
     """Write a PNG of pictures `(n, c, h, w)` in [-1, 1] as a grid, or of points `(n, 2)` as a scatter."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     if x.ndim == 4:
         from PIL import Image
 
         pixels = grid(x, columns)
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+        with whole(path) as part:
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(part)
     elif x.ndim == 2 and x.shape[1] == 2:
         from matplotlib.figure import Figure
 
@@ -53,6 +55,7 @@ def save(path: str | Path, x: Float[Tensor, "n ..."], columns: int | None = None
         colour = {} if labels is None else {"c": labels.cpu(), "cmap": "tab10"}
         axes.scatter(points[:, 0], points[:, 1], s=4, **colour)
         axes.set_aspect("equal")
-        figure.savefig(path)
+        with whole(path) as part:
+            figure.savefig(part)
     else:
         raise ValueError(f"samples of shape {tuple(x.shape)} are neither pictures (n, c, h, w) nor points (n, 2)")

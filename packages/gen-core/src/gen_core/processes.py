@@ -120,36 +120,69 @@ class Processes:
         dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._host)
         return int(shared)
 
+    def first(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns on the first process, which alone calls it, on all; so is an error that it raises."""
+        if self._host is None:
+            return function()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = function()
+            except Exception as error:  # of any kind: it is raised on every process below
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self._host)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self._host is not None:
             dist.barrier(group=self._host)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextmanager
 def signals(note: Callable[[int], None]) -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM is noted, and the handlers of before come back: a second one acts at once.
+    """Inside, SIGINT and SIGTERM are noted; a second SIGINT acts at once.
 
+    A second SIGTERM does not: launchers pass on what a scheduler has sent to every process already.
     Only the main thread may handle signals; in another, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDING}
 
-    def first(number: int, _frame: Any) -> None:
+    def noted(number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
         note(number)
-        restore()
 
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
+    try:
+        for number in ENDING:
+            signal.signal(number, noted)
+        yield
+    finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+            signal.signal(number, handler)
 
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM wait until the end, and never reach a process that is started here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        restore()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_signals(_worker: int = 0) -> None:
+    """Ignore SIGINT and SIGTERM in a worker of a process that ends it when it ends itself."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave() -> None:

@@ -14,14 +14,15 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from gen_core.config import differences, to_dict, to_json
+from gen_core.files import lock, whole
 
 __all__ = ["Run", "environment"]
 
@@ -32,6 +33,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self._locked = False
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -113,18 +115,26 @@ class Run:
         """Write a file (`name` may have folders) whole or not at all: text, bytes, or anything with a JSON form."""
         if not isinstance(content, str | bytes):
             content = json.dumps(to_json(content, name), indent=2, ensure_ascii=False) + "\n"
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        with whole(self.path / name) as part:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+        return self.path / name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Inside, no other process and no other `Run` may lock this directory; one may nest its own.
+
+        Raises:
+            ValueError: while another holds it, naming that process and its host.
+        """
+        if self._locked:
+            yield
+            return
+        with lock(self.path):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
 
 def environment() -> dict[str, Any]:

@@ -84,7 +84,9 @@ class Trainer:
         self.schedule = schedule or constant()
         self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
         self.step = 0
-        self.stopping = 0  # 0, 1 after stop(), or the signal's number
+        self._saved = -1  # the step whose checkpoint in the run directory holds the present state
+        self.stopping = 0  # 0, 1 after stop(), or the signal's number: the same on every process after _stop()
+        self._signal = 0  # that this process has noted
         self.due = False  # set by a callback whose values this step's logs should hold
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
         self._order: str | None = None
@@ -122,19 +124,20 @@ class Trainer:
         Raises:
             NonFiniteLoss: with the step; on every process at the same one.
             Interrupted: after SIGINT or SIGTERM to any process: the step is finished and a checkpoint written first.
-                A second signal acts at once.
+                A second SIGINT acts at once.
+            ValueError: while another job trains in this run directory, naming its process and host.
         """
         self._order = getattr(data, "order_hash", None)
-        self._resume(resume)
-        if self.run and self.rank == 0:
-            Run.create(self.run.path)
-        self.task.train()
-        self.stopping = 0
+        self.stopping = self._signal = 0
         self._owned = {}
         with signals(self._note), self.cleanup:
+            self.processes.first(self._open)
+            self._resume(resume)
+            self.task.train()
             for callback in self.callbacks:
                 callback.on_train_begin(self)
             batches = repeat(None) if data is None else data.batches(self.step, self.rank, self.world)
+            self.cleanup.callback(getattr(batches, "close", lambda: None))  # ends workers
             epoch = len(data) if data is not None else 0
             while self.step < steps and not self._stop():
                 batch = next(batches)
@@ -150,11 +153,12 @@ class Trainer:
                     if epoch and self.step % epoch == 0:
                         callback.on_epoch_end(self, metrics)
             if self.run:
-                self.save()
+                self._finish()
             self._check_finite()
             for callback in self.callbacks:
                 callback.on_train_end(self)
-        stopped, self.stopping = self.stopping, 0
+        self._stop()  # a signal may have come to one of the processes since
+        stopped, self.stopping, self._signal = self.stopping, 0, 0
         if stopped > 1:
             raise Interrupted(128 + stopped)
         return self.task
@@ -165,8 +169,7 @@ class Trainer:
 
     def _stop(self) -> bool:
         """Whether any process was asked to stop: a signal may have reached only one of them."""
-        if self.world > 1:
-            self.stopping = self.processes.agree(self.stopping)
+        self.stopping = self.processes.agree(max(self.stopping, self._signal))
         return self.stopping > 0
 
     def _stream(self) -> int:
@@ -178,7 +181,7 @@ class Trainer:
         return self._keys[1][place]
 
     def _note(self, number: int) -> None:
-        self.stopping = number
+        self._signal = self._signal or number
 
     # ------------------------------------------------------------------ inside a step
 
@@ -330,30 +333,34 @@ class Trainer:
     # ------------------------------------------------------------------ checkpoints
 
     def save(self) -> Path:
-        """Write a checkpoint of this step; between steps only, on all processes. Nothing if it is there already."""
-        if self.run is None:
+        """Write a checkpoint of this step, in place of one of its number; between steps only, on all processes."""
+        if (run := self.run) is None:
             raise ValueError("there is nowhere to save: give the Trainer a run directory")
         self._check_finite()
-        path = self.run.path / "checkpoints" / f"step-{self.step:06d}"
-        if self.processes.agree(int(self.rank == 0 and path.exists())):  # one process looks, all do the same
-            if self.rank == 0:
-                checkpoint.point(path)
-        else:
-            tensors, other, plain = checkpoint.capture(self.task, self.optimizers, self.callbacks)
-            self._check_weights(tensors["task"])
-            if self.rank == 0:
-                meta = {"step": self.step, "same": self._same(), "callbacks": plain, "torch": torch.__version__}
+        path = checkpoint.place(run.path, self.step)
+        tensors, other, plain = checkpoint.capture(self.task, self.optimizers, self.callbacks)
+        self._check_weights(tensors["task"])
+        meta = {"step": self.step, "same": self._same(), "callbacks": plain, "torch": torch.__version__}
+
+        def write() -> None:
+            with run.lock():
                 checkpoint.save(path, tensors, other, meta)
-        self.barrier()
+
+        self.processes.first(write)
+        self._saved = self.step
         return path
 
-    def load(self, path: str | Path) -> None:
+    def load(self, path: str | Path, verified: bool = False) -> None:
         """Go back to a checkpoint: weights, optimisers, callbacks and the step.
 
+        Args:
+            verified: whether its files were compared with their fingerprints already.
+
         Raises:
-            ValueError: when it is of another seed, clip or data order, naming what differs.
+            ValueError: when it is damaged, or of another seed, clip or data order, naming what differs.
         """
-        tensors, other, meta = checkpoint.load(Path(path))
+        path = Path(path)
+        tensors, other, meta = checkpoint.load(path, verified)
         for name, value in self._same().items():
             if meta["same"].get(name) != value:
                 raise ValueError(
@@ -362,18 +369,35 @@ class Trainer:
                 )
         checkpoint.restore(self.task, self.optimizers, self.callbacks, tensors, other, meta["callbacks"])
         self.step = meta["step"]
+        own = self.run and checkpoint.place(self.run.path, self.step).resolve() == path.resolve()
+        self._saved = self.step if own else -1
+
+    def _finish(self) -> None:
+        """Save, unless nothing was trained since that was done; `latest` then names this step."""
+        if self._saved != self.step:
+            self.save()
+        elif self.run:
+            path = checkpoint.place(self.run.path, self.step)
+            self.processes.first(lambda: checkpoint.point(path))
 
     def _same(self) -> dict[str, Any]:
         """What has to be as it was for a resumed run to be the same run."""
         return {"seed": self.seed, "clip": self.clip} | ({"order of the data": self._order} if self._order else {})
 
+    def _open(self) -> None:
+        """Lock the run directory until training ends, and make it one; on the first process, for all."""
+        if self.run:
+            self.cleanup.enter_context(self.run.lock())
+            Run.create(self.run.path)
+
     def _resume(self, resume: bool | str | Path) -> None:
-        newest = checkpoint.latest(self.run.path) if self.run else None
+        self._saved = -1
+        run = self.run
         if not isinstance(resume, bool):
             self.load(resume)
-        elif resume and newest:
-            self.load(newest)
-        elif newest and self.step == 0:
+        elif run and resume and (newest := self.processes.first(lambda: checkpoint.sound(run.path))):
+            self.load(newest, verified=True)
+        elif run and self.step == 0 and (newest := self.processes.first(lambda: checkpoint.latest(run.path))):
             raise ValueError(f"{newest.parent.parent} holds {newest.name} already; resume it or use another directory")
 
     def _check_weights(self, state: dict[str, Tensor]) -> None:

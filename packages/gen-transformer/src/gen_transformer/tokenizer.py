@@ -24,6 +24,8 @@ from jaxtyping import Int64
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from gen_core.files import whole
+
 GPT4 = (  # words with the character before them, numbers of up to three digits, punctuation, blanks
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
@@ -148,10 +150,11 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and the few lines that let transformers' `AutoTokenizer` open the folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.inner.save(str(folder / "tokenizer.json"))
+        with whole(folder / "tokenizer.json") as part:
+            self.inner.save(str(part))
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        with whole(folder / "tokenizer_config.json") as part:
+            part.write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gen_core.files import whole
+
 
 @dataclass(frozen=True)
 class WordVectors:
@@ -83,7 +85,7 @@ def save_vectors(path: str | Path, vectors: WordVectors, *, binary: bool | None 
         raise ValueError(f"the format separates words by white space, so {spaced[0]!r} cannot be written")
     matrix = vectors.matrix.detach().cpu().numpy().astype("<f4")
     rows = zip(vectors.words, matrix, strict=True)
-    with path.open("wb") as file:
+    with whole(path) as part, part.open("wb") as file:
         file.write(f"{len(matrix)} {matrix.shape[1]}\n".encode())
         if path.suffix == ".bin" if binary is None else binary:
             file.writelines(word.encode() + b" " + row.tobytes() + b"\n" for word, row in rows)
