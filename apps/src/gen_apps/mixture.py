@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gen_core.runtime import numpy_seed
+
 FULL = 128  # dimensions up to which covariances are full; diagonal above
 
 
@@ -17,5 +19,5 @@ def fitted(x: Tensor, components: int, seed: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not converged": a bar needs no optimum
         return GaussianMixture(
-            min(components, len(flat) // 8), covariance_type=kind, reg_covar=4e-3, random_state=seed
+            min(components, len(flat) // 8), covariance_type=kind, reg_covar=4e-3, random_state=numpy_seed(seed)
         ).fit(flat)

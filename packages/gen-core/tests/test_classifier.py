@@ -27,3 +27,10 @@ def test_features_see_classes_and_not_what_tells_none():
     assert features(x).shape == (200, 16)
     among, between = frechet(features(x[::2]), features(x[::2])), frechet(features(x[y == 0]), features(x[y == 1]))
     assert among < 1e-9 < 1 < between
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_any_seed_will_do(seed):
+    x, y = torch.randn(20, 2), torch.arange(20) % 2
+    assert hidden_units(x, y, units=3, epochs=2, seed=seed)(x).shape == (20, 3)
+    assert 0 <= two_sample(x[:10], x[10:], units=3, folds=2, seed=seed) <= 1

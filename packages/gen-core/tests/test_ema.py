@@ -125,6 +125,66 @@ def test_the_average_resumes_bit_for_bit(tmp_path):
     assert task.net.training
 
 
+class Buffers(nn.Module):
+    """A weight beside buffers that have no average: a mask, a unit vector, and one that is called `updates`."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        self.mask = nn.Buffer(torch.full((4, 4), -torch.inf).triu(1))
+        self.updates = nn.Buffer(torch.tensor([7.0]))
+        self.narrow = nn.Buffer(torch.tensor([1.0], dtype=torch.bfloat16))
+
+
+def test_buffers_are_copied_and_complex_parameters_averaged():
+    net = Buffers()
+    ema = EMA(net, 0.5)
+    ema.on_train_begin(None)
+    for _ in range(3):
+        net.net(torch.randn(5, 3))  # one power iteration
+        net.phase.data += 1j
+        ema.on_step_end(None, {})
+    own = net.state_dict()
+    for name, _ in net.named_buffers():
+        assert torch.equal(ema.average[name], own[name]) and ema.average[name].dtype == own[name].dtype
+    mean = 1 + 1j * (0.125 * 0 + 0.125 * 1 + 0.25 * 2 + 0.5 * 3)
+    assert ema.average["phase"].tolist() == [mean, mean]
+    with ema.swapped():
+        assert torch.equal(net.mask, torch.full((4, 4), -torch.inf).triu(1))
+        assert torch.linalg.matrix_norm(net.net.weight, 2) < 2
+
+
+def test_what_is_no_tensor_stays_out_of_the_average():
+    class Counted(nn.Linear):
+        def get_extra_state(self):
+            return {"seen": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    net = Counted(2, 2)
+    ema = EMA(net, 0.5)
+    ema.on_train_begin(None)
+    ema.on_step_end(None, {})
+    with ema.swapped():
+        assert ema.average.keys() == {"weight", "bias"}
+
+
+def test_a_buffer_called_updates_does_not_replace_the_count_on_resume(tmp_path):
+    class Fitted(Fit):
+        def __init__(self):
+            super().__init__()
+            self.net.updates = nn.Buffer(torch.tensor(1000.0))
+
+    data, counts = Loader(Arrays(torch.randn(24, 3)), 6), []
+    for steps in (7, 9):
+        ema = EMA("net", power(0.1))
+        Trainer(Fitted(), tmp_path, device="cpu", callbacks=[ema]).fit(data, steps)
+        counts.append((ema.updates, ema.average["updates"].item()))
+    assert counts == [(7, 1000.0), (9, 1000.0)]
+
+
 def test_decay_of_a_constant_is_that_constant():
     assert averaged(constant(0.999), [3.0] * 20).item() == pytest.approx(3.0, rel=1e-12)
 

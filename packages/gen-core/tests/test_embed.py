@@ -1,3 +1,4 @@
+import math
 import sys
 
 import numpy as np
@@ -161,3 +162,22 @@ def test_scatter_saves_without_pyplot(tmp_path, monkeypatch, suffix, magic):
     path = tmp_path / f"map.{suffix}"
     assert scatter(normal(5, 2).requires_grad_(), path=path, ax=ax) is ax
     assert path.read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, math.nan, math.inf])
+def test_tsne_refuses_points_without_a_map(value):
+    """scikit-learn divides by their spread of 0, and its tree of nan ends the interpreter."""
+    with pytest.raises(ValueError, match="50 whose largest difference is"):
+        tsne(torch.full((50, 5), value))
+
+
+def test_tsne_is_of_proportions():
+    """A power of two changes no digit, also where squares would be 0 or infinite in single precision."""
+    x = normal(40, 3).float()
+    maps = [tsne(x * scale, perplexity=5) for scale in (1.0, 2.0**-100, 2.0**100)]
+    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_tsne_takes_any_seed(seed):
+    assert tsne(normal(20, 3), seed=seed, perplexity=5).shape == (20, 2)

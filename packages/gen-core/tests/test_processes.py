@@ -88,6 +88,76 @@ def _ragged() -> dict:
     return train(_masked, 6, micro_batch=3)
 
 
+class Thawing(Task):
+    """A layer that is frozen until step 3, by hand: DDP does not know it at first. Or the only one there is."""
+
+    def __init__(self, alone: bool):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.last = nn.Identity() if alone else nn.Linear(4, 4)
+        self.first.requires_grad_(False)
+
+    def optimizers(self):
+        return {"net": torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)}
+
+    def loss(self, x):
+        return (self.last(self.first(x).tanh()) - x).square().mean()
+
+    def step(self, batch, t):
+        self.first.requires_grad_(t.step >= 3)
+        if not any(p.requires_grad for p in self.parameters()):
+            return {"loss": t.reduce(self.loss(*batch).detach())}
+        return {"loss": t.minimize("net", self.loss, *batch)}
+
+
+def _thawing():
+    return Thawing(alone=False), kinds.data(d=4)
+
+
+def _thawing_alone():
+    return Thawing(alone=True), kinds.data(d=4)
+
+
+class Sparse(Masked):
+    """Valid items in some rows only: at step 2 the second process has none; another update has no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(4, 4)
+
+    def optimizers(self):
+        return super().optimizers() | {"other": torch.optim.SGD(self.other.parameters(), lr=0.1)}
+
+    def step(self, batch, t):
+        x, _ = batch
+        plain = t.minimize("other", lambda x: (self.other(x) - x).square().mean(), x)
+        return super().step(batch, t) | {"plain": plain}
+
+
+def _sparse():
+    x = torch.randn(24, 6, 4, generator=generator("sparse"), dtype=torch.float64)
+    mask = torch.ones(24, 6, dtype=torch.float64)
+    mask[20:] = 0
+    return Sparse(), Loader(Arrays(x, mask), 8, shuffle=False)
+
+
+MORE = {"thawing": (_thawing, {}), "thawing alone": (_thawing_alone, {}), "sparse": (_sparse, {})}
+MORE |= {"sparse in pieces": (_sparse, {"micro_batch": 3})}
+
+
+def test_unfrozen_layers_and_processes_without_valid_items_equal_one_process():
+    """Without a gradient, or with one of 0 / 0, replicas drift apart or stop: each ends as one process does."""
+    one = _more()
+    for result in launch(2, _more):
+        for name in MORE:
+            apart, where = difference(result[name], one[name])
+            assert apart < 1e-12, (name, where, apart)
+
+
+def _more() -> dict:
+    return {name: train(make, 6, **options) for name, (make, options) in MORE.items()}
+
+
 def test_agreements(tmp_path):
     """One launch for all that two processes must agree on."""
     (start, rows, again, found), (start1, rows1, again1, found1) = launch(2, _agreements, tmp_path)

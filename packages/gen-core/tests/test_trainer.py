@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -27,8 +28,8 @@ from gen_core import (
     every,
     seed_all,
 )
-from gen_core.checkpoint import latest
-from gen_core.runtime import generator, key
+from gen_core.checkpoint import latest, load_tensors
+from gen_core.runtime import generator, key, numpy_seed
 from gen_core.testing import load, parameters_equal, train
 
 kinds = load(Path(__file__).with_name("kinds.py"))
@@ -111,6 +112,30 @@ def test_callback_state_is_part_of_a_checkpoint(tmp_path):
         task, data = seeded(kinds.noise)
         Trainer(task, tmp_path, device="cpu", callbacks=[count]).fit(data, steps)
         assert count.n == steps
+
+
+def test_numbers_of_numpy_are_saved_as_pythons_and_are_the_same_run(tmp_path):
+    """A seed, a clip and a learning rate read from an array or a table."""
+
+    class Noted(Callback):
+        def state_dict(self):
+            return {"best": np.float32(0.5), "seen": [np.int64(3)]}
+
+    class Rate(kinds.Noise):
+        rate = 0.01
+
+        def optimizers(self):
+            return {"net": torch.optim.AdamW(self.net.parameters(), lr=self.rate)}
+
+    data, ends = Loader(Arrays(torch.randn(24, 8, generator=generator(0))), 12), []
+    for path, number in (("a", lambda x: x), ("b", lambda x: np.asarray(x)[()])):
+        for steps, convert in ((2, number), (4, lambda x: x)):
+            seed_all(number(0))
+            task = Rate()
+            task.rate = convert(0.01)
+            options = {"seed": convert(0), "clip": convert(0.5), "callbacks": [Noted()]}
+            ends.append(Trainer(task, tmp_path / path, device="cpu", **options).fit(data, steps))
+    assert parameters_equal(ends[1], ends[3])
 
 
 @pytest.mark.parametrize(("changed", "named"), [({"seed": 1}, "seed=0"), ({"clip": 2.0}, "clip=None")])
@@ -298,6 +323,37 @@ def test_micro_batches_refuse_arguments_of_several_lengths(n):
         trainer.minimize("net", lambda x, w: (x * w).sum(), torch.zeros(n, 8), torch.zeros(n + 1))
 
 
+class Captioned(Task):
+    """Pictures with captions, as `default_collate` batches them: a list of strings beside tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 1, dtype=torch.float64)
+
+    def optimizers(self):
+        return {"net": torch.optim.SGD(self.net.parameters(), lr=0.1)}
+
+    def loss(self, x, words):
+        assert len(words["text"]) == len(x)
+        wanted = torch.tensor([float(len(text)) for text in words["text"]], dtype=x.dtype)
+        return (self.net(x)[:, 0] - wanted).square().mean()
+
+    def step(self, batch, t):
+        return {"loss": t.minimize("net", self.loss, *batch)}
+
+
+def captioned():
+    x = torch.randn(10, 3, generator=generator("x"), dtype=torch.float64)
+    rows = [(x[i], {"text": "a" * i}) for i in range(10)]
+    return Captioned(), Loader(rows, 10)
+
+
+def test_micro_batches_cut_captions_with_their_pictures():
+    whole = train(captioned, 4)
+    for rows in (1, 3, 5):
+        assert_same(train(captioned, 4, micro_batch=rows), whole, 1e-12)
+
+
 # ---------------------------------------------------------------------- precision
 
 
@@ -473,6 +529,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert fresh.task.w.isfinite().all()
 
 
+def test_without_a_run_directory_they_are_not_returned_either():
+    with pytest.raises(NonFiniteLoss, match="w is not finite after step 5; try a lower learning rate"):
+        Trainer(NanGradient(), device="cpu").fit(None, 6)
+
+
 @pytest.mark.parametrize(("kind", "named"), [("lr", "initial_lr=0.01"), ("weight_decay", "weight_decay=0.01")])
 def test_resuming_with_another_optimiser_names_its_field(kind, named, tmp_path):
     class Other(kinds.Noise):
@@ -533,6 +594,45 @@ def test_logs_follow_their_interval_whatever_the_metrics_are(tmp_path):
     Trainer(kinds.Noise(), tmp_path, device="cpu", callbacks=callbacks).fit(data, 10)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [5, 7, 10]
+
+
+class Compiled(kinds.Noise):
+    def __init__(self, compiled: bool):
+        super().__init__()
+        if compiled:
+            self.net = torch.compile(self.net, backend="eager")
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_a_checkpoint_does_not_depend_on_compilation(order, tmp_path):
+    """A run that was begun with torch.compile goes on without it, and the other way round, with its average."""
+
+    def run(path, *parts):
+        for compiled, steps in parts:
+            seed_all(0)
+            ema, data = EMA("net", 0.9), Loader(Arrays(torch.randn(24, 8, generator=generator(0))), 12)
+            task = Trainer(Compiled(compiled), path, device="cpu", callbacks=[ema]).fit(data, steps)
+        return task, ema
+
+    first, second = order
+    _, ema = run(tmp_path / "a", (first, 3), (second, 6))
+    whole, average = run(tmp_path / "b", (False, 6))
+    weights = load_tensors(latest(tmp_path / "a") / "task.safetensors")
+    assert weights.keys() == whole.state_dict().keys()
+    assert all(torch.equal(weights[k], v) for k, v in whole.state_dict().items())
+    assert ema.average.keys() == average.average.keys() == whole.net.state_dict().keys()
+    assert all(torch.equal(ema.average[k], v) for k, v in average.average.items())
+
+
+def test_weights_of_a_compiled_network_that_are_not_finite_are_not_saved(tmp_path):
+    class Broken(Compiled):
+        def step(self, batch, t):
+            loss = super().step(batch, t)
+            next(self.net.parameters()).data.fill_(torch.nan)
+            return loss
+
+    with pytest.raises(NonFiniteLoss, match=r"net\.0\.weight is not finite"):
+        Trainer(Broken(True), tmp_path, device="cpu").fit(Loader(Arrays(torch.randn(24, 8)), 12), 1)
 
 
 class Jitter:
@@ -663,6 +763,22 @@ def test_evaluate_refuses_a_batch_mean():
         Trainer(Mean(), device="cpu").evaluate(Loader(Arrays(torch.rand(8, 1)), 4))
 
 
+@pytest.mark.parametrize("first", [math.nan, math.inf, -math.inf])
+def test_a_first_figure_that_is_not_finite_is_not_the_best(first, tmp_path):
+    """It is one report without improvement; the first finite figure is the best so far."""
+    series = [first, 3.0, 2.0, first, 2.5, 2.5, 2.5]
+
+    class Given(Task):
+        def step(self, batch, t):
+            return {"m": torch.tensor(series[t.step])}
+
+    stopping, best = EarlyStopping("m", patience=4), Checkpoint(every=100, best="m")
+    trainer = Trainer(Given(), tmp_path, device="cpu", callbacks=[stopping, best])
+    trainer.fit(None, len(series))
+    assert (stopping.best, stopping.waited, trainer.step) == (2.0, 4, 7)
+    assert (best.best, best.best_step) == (2.0, 3)
+
+
 def test_early_stopping_stops_at_the_hand_counted_step():
     """5 4 3 3.1 3.2 2 2 2.1 2.2: the best at step 6; three reports without improvement end it at step 9."""
     series = [5, 4, 3, 3.1, 3.2, 2, 2, 2.1, 2.2, 0, 0]
@@ -722,6 +838,17 @@ def test_tensorboard_events_equal_metrics_jsonl(tmp_path):
     read = [(e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors("loss")]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert read == [(line["step"], line["loss"]) for line in lines]
+
+
+def test_keys_are_of_values():
+    """An integer is its value, whatever type holds it; no two values within or beyond 64 bits share a key."""
+    same = [0, np.int64(0), np.uint8(0), torch.tensor(0), False]
+    assert {key(zero, "a") for zero in same} == {key(0, "a")} == {key(np.int32(0), np.str_("a"))}
+    seeds = [-(2**70), -1, 0, 1, 2**32, 2**64, 2**70]
+    assert len({key(seed) for seed in seeds}) == len({numpy_seed(seed) for seed in seeds}) == len(seeds)
+    assert all(0 <= numpy_seed(seed) < 2**32 for seed in seeds) and numpy_seed(np.int64(7)) == 7
+    with pytest.raises(TypeError):
+        key(1.5)
 
 
 def test_keys_do_not_depend_on_the_process():

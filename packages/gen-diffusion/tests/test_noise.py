@@ -36,3 +36,10 @@ def test_noise_is_like_x(dtype):
 def test_generators_are_counted():
     with pytest.raises(ValueError, match="got 2 generators for 3 samples"):
         randn_like(torch.zeros(3, 1), keyed(0, range(2)))
+
+
+def test_a_sample_may_be_a_number():
+    """Levels or times, shape (b,): each from its own generator."""
+    noise = initial_noise([3, 5], (), seed=1)
+    assert noise.shape == (2,) and torch.equal(noise[1:], initial_noise([5], (), seed=1))
+    assert randn_like(torch.zeros(2), keyed(0, range(2))).shape == (2,)

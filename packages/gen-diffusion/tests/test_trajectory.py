@@ -58,6 +58,20 @@ def test_gram_schmidt_keeps_the_first_vector_and_makes_a_rotation():
     assert (R[:, :, 1] * six[:, 3:]).sum(1).min() > 0  # the second one is bent, not turned round
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_six_numbers_make_a_rotation_with_a_finite_gradient(dtype):
+    """Nothing, one vector, parallel and opposite vectors of any length."""
+    a = rotations(6)[:, 0].to(dtype)
+    lengths = torch.tensor([0, 1, 1, 5, 1e4, 0], dtype=dtype)[:, None]
+    others = torch.tensor([0, 0, 7, -3, 1e4, 2], dtype=dtype)[:, None]
+    six = torch.cat([a * lengths, a * others], 1).requires_grad_()
+    R = to_rotation(six)
+    torch.testing.assert_close(R.mT @ R, torch.eye(3, dtype=dtype).expand(6, 3, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(R), torch.ones(6, dtype=dtype))
+    (R * torch.randn(R.shape, generator=seeded(), dtype=dtype)).sum().backward()
+    assert six.grad.abs().max() < 10
+
+
 @pytest.mark.parametrize("shape", [(4, 4), (3, 30), (9,)])
 def test_poses_and_features_there_and_back(shape):
     """To rounding, from anywhere: the start is kept. The features turn back into themselves too."""

@@ -201,3 +201,5 @@ def test_p_follows_the_mean_sign_not_the_mean_logit():
         augment.watch(logits)
         assert augment.adapt(Alone, 10)["augment/p"].item() == pytest.approx(p, abs=1e-6)
         assert not augment.heard.any() and not augment.noted.any()
+        augment.watch(torch.full((10,), torch.nan))  # of one bad batch: no sign, and p stays a number
+        assert augment.adapt(Alone, 10)["augment/p"].isfinite()

@@ -132,6 +132,8 @@ def test_lambda_is_bounded():
     task = make_kl()[0]
     task._settle(torch.stack([torch.ones_like(task.pulls[0]), torch.zeros_like(task.pulls[0])]))
     assert task.balance == 1e4
+    task._settle(torch.full_like(task.pulls, torch.nan))
+    assert task.balance == 1e4  # that of the step before
 
 
 def test_each_player_moves_alone_and_codes_are_counted_once():

@@ -136,3 +136,9 @@ def test_sizes_are_checked():
     for make in (partial(Standard, 0), partial(Mixture, 2, 0), partial(Flow, 1)):
         with pytest.raises(ValueError, match="at least"):
             make()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_mixture_is_fitted_from_any_seed(seed):
+    prior = Mixture.fitted(torch.randn(50, 2), 1, seed)
+    assert prior.means.shape == (1, 2)

@@ -180,6 +180,34 @@ def test_the_rotation_of_opposite_and_of_equal_vectors():
     assert torch.equal(rotation(z, q), q)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-7, 1e-3])
+def test_the_gradient_at_a_vector_without_direction_passes_straight_through(size):
+    """By |q| / |z| it would be up to a million times larger; the value is the code whatever z is."""
+    z, q = torch.tensor([[size, 0.0]], requires_grad=True), torch.tensor([[0.6, 0.8]])
+    out = rotation(z, q)
+    out.backward(torch.tensor([[2.0, 3.0]]))
+    assert torch.allclose(out, q)
+    assert z.grad is not None and z.grad.tolist() == [[2.0, 3.0]]
+
+
+@pytest.mark.parametrize("revive_below", [0.0, 0.5])
+def test_vectors_that_are_not_finite_do_not_enter_the_averages(revive_below):
+    """The codebook after a batch with nan and infinities is that after the batch without them."""
+    tables = []
+    for spoilt in (False, True):
+        seed_all(0)
+        quantizer = VectorQuantizer(4, 3, decay=0.5, revive_below=revive_below)
+        z = normal(2, 10, 3).float()
+        bad = torch.full((2, 2, 3), torch.nan)
+        bad[0, 0] = torch.tensor([torch.inf, 0, 0])
+        quantizer(torch.cat([z, bad], 1) if spoilt else z)
+        quantizer.update(generator=torch.Generator().manual_seed(0))
+        tables.append(quantizer.table)
+        assert all(b.isfinite().all() for b in quantizer.buffers())
+    if not revive_below:
+        torch.testing.assert_close(*tables)
+
+
 def test_the_loss_of_a_sample_does_not_depend_on_its_batch():
     z = normal(3, 4, 6)
     for decay in (None, 0.9):
@@ -431,3 +459,10 @@ def test_what_cannot_be_is_refused():
         FSQ((3, 1))
     with pytest.raises(ValueError, match="at least one quantiser"):
         Residual([])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_kmeans_starts_from_any_seed(seed):
+    quantizer = VectorQuantizer(2, 1)
+    quantizer.start(torch.tensor([[0.0], [0.0], [4.0]]), seed=seed)
+    assert sorted(quantizer.table.flatten().tolist()) == [0.0, 4.0]

@@ -233,3 +233,8 @@ def test_the_same_clusters_as_datasketch():
             group = [group[j] if g == group[i] else g for g in group]
         lsh.insert(i, m)
     assert ours == [{i for i in range(120) if group[i] == g} for g in dict.fromkeys(group)]
+
+
+def test_signatures_take_any_seed():
+    shingles = np.arange(5, dtype=np.uint64)
+    assert len({tuple(dedup.minhash(shingles, 4, seed)) for seed in (-1, 0, 2**32)}) == 3

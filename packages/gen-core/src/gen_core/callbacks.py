@@ -12,6 +12,7 @@ checkpoints (20), so that a checkpoint holds the state after everybody's step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -186,6 +187,11 @@ class Progress(Callback):
             self.show(t.step, f"{values}  {rate:.1f} steps/s")
 
 
+def _improves(value: float, best: float | None, by: float = 0.0) -> bool:
+    """Whether `value` is below `best` by more than `by`; nan and infinities never are."""
+    return math.isfinite(value) and (best is None or value < best - by)
+
+
 class EarlyStopping(Callback):
     """Stop once a metric has not improved by more than `min_delta` at `patience` reports in a row."""
 
@@ -201,7 +207,7 @@ class EarlyStopping(Callback):
         if self.metric not in metrics:
             return
         value = t.read({self.metric: metrics[self.metric]})[self.metric] * (1 if self.mode == "min" else -1)
-        if self.best is None or value < self.best - self.min_delta:
+        if _improves(value, self.best, self.min_delta):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
@@ -243,7 +249,7 @@ class Checkpoint(Callback):
         improved = False
         if self.metric and self.metric in metrics:
             value = t.read({self.metric: metrics[self.metric]})[self.metric] * (1 if self.mode == "min" else -1)
-            if improved := self.best is None or value < self.best:
+            if improved := _improves(value, self.best):
                 self.best, self.best_step = value, t.step
         if improved or t.step % self.every == 0:
             self.saved = [*self.saved, t.step][-self.keep :]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import safe_open
@@ -257,7 +258,7 @@ def capture(task: nn.Module, optimizers: Mapping[str, Optimizer], callbacks: Seq
 
     Every process has to call it.
     """
-    state = full(task.state_dict())
+    state = full(state_of(task))
     tensors = {"task": {k: v for k, v in state.items() if isinstance(v, Tensor)}}
     plain: dict[str, dict] = {}
     for callback in callbacks:
@@ -285,9 +286,9 @@ def restore(
     plain: dict,
 ) -> None:
     """Put back what `capture` took, sharded as the task and its optimisers are now."""
-    own = task.state_dict()
-    state = {k: shard_like(v, own[k]) if k in own else v for k, v in tensors["task"].items()}
-    task.load_state_dict(state | other["extra"])
+    own, compiled = state_of(task), {uncompiled(name): name for name in task.state_dict()}
+    state = {k: shard_like(v, own[k]) if k in own else v for k, v in tensors["task"].items()} | other["extra"]
+    task.load_state_dict({compiled.get(k, k): v for k, v in state.items()})
     if other["optimizers"].keys() != optimizers.keys():
         raise ValueError(f"the checkpoint has optimisers {sorted(other['optimizers'])}, the task {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
@@ -307,9 +308,23 @@ def restore(
         callback.load_state_dict(plain.get(callback.name, {}) | tensors.get(callback.name, {}))
 
 
+def state_of(module: nn.Module) -> dict[str, Any]:
+    """`module.state_dict()` by the names it has without `torch.compile`: either kind of run continues the other."""
+    return {uncompiled(name): value for name, value in module.state_dict().items()}
+
+
+def uncompiled(name: str) -> str:
+    """A parameter's name without the `_orig_mod.` that `torch.compile(network)` inserts."""
+    return name.replace("_orig_mod.", "")
+
+
 def full(tree: Any) -> Any:
-    """The tree with every sharded tensor gathered whole on every process."""
-    return _map(lambda x: x.full_tensor() if isinstance(x, DTensor) else x, tree)
+    """The tree with every sharded tensor gathered whole on every process, and numpy's numbers as python's.
+
+    JSON does not take numpy's numbers, and `torch.load(weights_only=True)` refuses them.
+    """
+    plain = lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf
+    return _map(lambda x: x.full_tensor() if isinstance(x, DTensor) else x, tree, plain)
 
 
 def shard_like(value: Any, reference: Tensor) -> Any:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gen_core.runtime import numpy_seed
+
 
 def hidden_units(
     x: Float[Tensor, "n ..."], y: Int[Tensor, "n"], *, units: int = 64, epochs: int = 400, seed: int = 0
@@ -21,7 +23,7 @@ def hidden_units(
     """The hidden units of a perceptron that was trained to tell the classes, as a function of samples."""
     from sklearn.neural_network import MLPClassifier
 
-    net = MLPClassifier((units,), max_iter=epochs, random_state=seed)
+    net = MLPClassifier((units,), max_iter=epochs, random_state=numpy_seed(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not converged": features need no optimum
         net.fit(x.flatten(1).double().numpy(), y.numpy())
@@ -44,7 +46,7 @@ def two_sample(
         raise ValueError(f"two_sample takes as many samples of both sets, {2 * folds} at least; got {len(a)}, {len(b)}")
     x = torch.cat([a, b]).flatten(1).double().numpy()
     y = (torch.arange(len(x)) >= len(a)).long().numpy()
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    parts = StratifiedKFold(folds, shuffle=True, random_state=numpy_seed(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(cross_val_score(MLPClassifier((units,), random_state=seed), x, y, cv=parts).mean())
+        return float(cross_val_score(MLPClassifier((units,), random_state=numpy_seed(seed)), x, y, cv=parts).mean())

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class Loader:
         dataset: Any,
         batch_size: int,
         *,
-        seed: int = 0,
+        seed: SupportsIndex = 0,
         shuffle: bool = True,
         workers: int = 0,
         transform: Callable[[Any, torch.Generator], Any] | None = None,
@@ -167,7 +167,7 @@ def _batches(loader: DataLoader) -> Iterator[Batch]:
 class _Keyed(Dataset):
     """Samples whose randomness is a function of (seed, epoch, index), in whatever process they are loaded."""
 
-    def __init__(self, dataset: Any, seed: int, transform: Callable | None):
+    def __init__(self, dataset: Any, seed: SupportsIndex, transform: Callable | None):
         self.dataset, self.seed, self.transform = dataset, seed, transform
 
     def __getitem__(self, pair: tuple[int, int]) -> Any:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from gen_core.callbacks import Callback
-from gen_core.checkpoint import shard_like
+from gen_core.checkpoint import shard_like, state_of, uncompiled
 from gen_core.task import evaluating
 
 Decay = Callable[[int], float]
+_UPDATES = ".updates"  # in a checkpoint; no tensor of a module has a name that begins with a dot
 
 
 def constant(decay: float) -> Decay:
@@ -88,9 +89,10 @@ def posthoc(snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: float)
 
 
 class EMA(Callback):
-    """Average of a module's weights in float32 (or wider), updated after every step and checkpointed.
+    """Average of a module's parameters in float32 (or wider), updated after every step and checkpointed.
 
-    bf16 weights are averaged in float32, where a decay of .9999 still moves; integer buffers are copied.
+    bf16 parameters are averaged in float32, where a decay of .9999 still moves. Buffers are copied: masks hold
+    infinities, and the mean of two unit vectors or of two codebooks is none.
 
     Args:
         module: a module of the task, or its dotted name; "" is the whole task.
@@ -111,7 +113,8 @@ class EMA(Callback):
             self.module = t.task.get_submodule(self.module)
         own = self._own()
         if not self.average:
-            self.average = {k: _wide(v.detach()).clone() for k, v in own.items()}
+            weights = self._weights(own)
+            self.average = {k: (_wide(v) if k in weights else v).detach().clone() for k, v in own.items()}
         else:
             self.average = {k: shard_like(v, own[k]).to(own[k].device) for k, v in self.average.items()}
 
@@ -119,10 +122,10 @@ class EMA(Callback):
     def on_step_end(self, t: Any, metrics: Any) -> None:
         self.updates += 1
         own = self._own()
-        floats = [k for k, v in own.items() if v.is_floating_point()]
-        averages, current = [self.average[k] for k in floats], [_wide(own[k].detach()) for k in floats]
+        weights = self._weights(own)
+        averages, current = [self.average[k] for k in weights], [_wide(own[k].detach()) for k in weights]
         torch._foreach_lerp_(averages, current, 1 - self.decay(self.updates))  # pyright: ignore[reportPrivateImportUsage]
-        for k in own.keys() - set(floats):
+        for k in own.keys() - set(weights):
             self.average[k].copy_(own[k])
 
     @contextmanager
@@ -139,15 +142,21 @@ class EMA(Callback):
             self._fill(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, **self.average}
+        return {_UPDATES: self.updates, **self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state.pop("updates", 0)
+        self.updates = state.pop(_UPDATES, 0)
         self.average = state
 
     def _own(self) -> dict[str, Tensor]:
         assert isinstance(self.module, nn.Module), "EMA is used before training began"
-        return self.module.state_dict()
+        return {k: v for k, v in state_of(self.module).items() if isinstance(v, Tensor)}
+
+    def _weights(self, own: dict[str, Tensor]) -> list[str]:
+        """Names of what is averaged: parameters of real or complex numbers, tied ones by each of their names."""
+        assert isinstance(self.module, nn.Module)
+        names = {uncompiled(name) for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        return [k for k, v in own.items() if k in names and (v.is_floating_point() or v.is_complex())]
 
     @torch.no_grad()
     def _fill(self, values: dict[str, Tensor]) -> None:

@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gen_core.runtime import numpy_seed
+
 if TYPE_CHECKING:
     import matplotlib.axes
 
@@ -62,13 +64,25 @@ def pca(x: Float[Tensor, "n p"], d: int = 2) -> PCA:
 
 
 def tsne(x: Float[Tensor, "n p"], d: int = 2, *, seed: int = 0, perplexity: int | float = 30) -> Float[Tensor, "n d"]:
-    """t-SNE started from PCA ([Maaten08]); `perplexity` is the number of neighbours that count, below n."""
+    """t-SNE started from PCA ([Maaten08]); `perplexity` is the number of neighbours that count, below n.
+
+    Raises:
+        ValueError: for too few points, for a value that is not finite, or when all points are equal.
+    """
     from sklearn import manifold
 
     if not perplexity < len(x):
         raise ValueError(f"perplexity={perplexity} needs more points than that, got {len(x)}; lower perplexity")
+    x = (x - x[0]).detach()  # exactly 0 for equal points
+    spread = x.abs().max()  # squares of very small or large numbers would be 0 or infinite
+    if not 0 < spread < torch.inf:
+        raise ValueError(
+            f"t-SNE needs finite points that differ, got {len(x)} whose largest difference is {spread:g}; "
+            "remove nan and infinite rows, and do not map points that are all equal"
+        )
+    x = x / spread
     method = "barnes_hut" if d < 4 else "exact"
-    model = manifold.TSNE(d, perplexity=perplexity, init="pca", random_state=seed, method=method)
+    model = manifold.TSNE(d, perplexity=perplexity, init="pca", random_state=numpy_seed(seed), method=method)
     return torch.as_tensor(model.fit_transform(_numpy(x)))
 
 
@@ -78,7 +92,7 @@ def umap(x: Float[Tensor, "n p"], d: int = 2, *, seed: int = 0) -> Float[Tensor,
         from umap import UMAP  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("UMAP needs umap-learn: pip install 'gen-core[umap]'") from error
-    return torch.as_tensor(UMAP(n_components=d, random_state=seed, n_jobs=1).fit_transform(_numpy(x)))
+    return torch.as_tensor(UMAP(n_components=d, random_state=numpy_seed(seed), n_jobs=1).fit_transform(_numpy(x)))
 
 
 def trustworthiness(x: Float[Tensor, "n p"], z: Float[Tensor, "n d"], k: int = 12) -> float:

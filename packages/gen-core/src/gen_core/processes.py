@@ -51,6 +51,9 @@ class Processes:
                 f"the launcher started {launched} processes but each sees a world of {self.world}; "
                 "unset ACCELERATE_* variables that say otherwise, or launch with torchrun"
             )
+        self._sharded = self.accelerator.distributed_type.value == "FSDP"
+        self.empty: Any = False  # whether this process has no valid item: then its gradients are 0 / 0 and count as 0
+        self._wrapped: set[int] = set()  # ids of the parameters whose gradients DDP averages
         self._host: Any = dist.new_group(backend="gloo") if self.world > 1 else None  # never waits for a GPU
         if self.world > 1:
             atexit.register(_leave)
@@ -63,11 +66,10 @@ class Processes:
         """
         if self.world > 1 or micro_batches:
             _refuse_local_batchnorm(task, f"{self.world} processes" if self.world > 1 else "micro-batches")
-        for name in ("forward", "_is_accelerate_prepared"):  # of an earlier trainer, perhaps of another precision
-            task.__dict__.pop(name, None)
         float32_outputs(task, self.precision == "bf16")
         task.to(self.device)
-        if self.accelerator.distributed_type.value == "FSDP":
+        _unwrap(task)
+        if self._sharded:
             named = task.optimizers()
             model, *wrapped = self.accelerator.prepare(task, *named.values())
             return model, {name: w.optimizer for name, w in zip(named, wrapped, strict=True)}
@@ -75,12 +77,25 @@ class Processes:
             for tensor in task.state_dict().values():
                 if isinstance(tensor, Tensor):
                     dist.broadcast(tensor, src=0)
-        model: nn.Module = task
-        if any(p.requires_grad for p in task.parameters()):
-            model = self.accelerator.prepare_model(task)
+        return self._replicate(task), task.optimizers()
+
+    def follow(self, model: nn.Module, task: Task) -> nn.Module:
+        """`model`, wrapped anew once parameters were unfrozen: DDP averages those that were trainable when it began."""
+        if self.world == 1 or self._sharded or {id(p) for p in task.parameters() if p.requires_grad} <= self._wrapped:
+            return model
+        self.accelerator.free_memory()  # the wrapper of before
+        return self._replicate(task)
+
+    def _replicate(self, task: Task) -> nn.Module:
+        _unwrap(task)
+        self._wrapped = {id(p) for p in task.parameters() if p.requires_grad}
+        if not self._wrapped:
+            return task
+        model = self.accelerator.prepare_model(task)
         if self.world > 1:
-            model.broadcast_buffers = False  # type: ignore[assignment]  # buffers hold reduced statistics, not rank 0's
-        return model, task.optimizers()
+            model.broadcast_buffers = False  # buffers hold reduced statistics, not rank 0's
+            model.register_comm_hook(self, _average)
+        return model
 
     def no_sync(self, model: nn.Module):
         """Inside, gradients add up on each process and are not averaged yet."""
@@ -183,6 +198,20 @@ def ignore_signals(_worker: int = 0) -> None:
     """Ignore SIGINT and SIGTERM in a worker of a process that ends it when it ends itself."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _average(processes: Processes, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Mean of gradients over processes; those of a process without valid items are 0, whatever 0 / 0 gave it."""
+    if isinstance(processes.empty, Tensor):
+        bucket.set_buffer(torch.where(processes.empty, 0, bucket.buffer()))
+    work: Any = dist.all_reduce(bucket.buffer().div_(processes.world), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+def _unwrap(task: Task) -> None:
+    """Undo what accelerate did for an earlier trainer, perhaps of another precision."""
+    for name in ("forward", "_is_accelerate_prepared"):
+        task.__dict__.pop(name, None)
 
 
 def _leave() -> None:

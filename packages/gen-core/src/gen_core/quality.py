@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gen_core.data import Arrays
 from gen_core.metrics import Estimate, bootstrap, frechet, kid, memorisation, nearest_neighbour_accuracy, prdc
-from gen_core.runtime import generator
+from gen_core.runtime import generator, numpy_seed
 
 NOTES = (
     "Every figure compares with the held-out half, at the sizes n given; intervals are 95 %.",
@@ -123,7 +123,7 @@ def _features(x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
 
     from sklearn.neural_network import MLPClassifier
 
-    net = MLPClassifier((64,), learning_rate_init=3e-3, max_iter=60, random_state=seed)
+    net = MLPClassifier((64,), learning_rate_init=3e-3, max_iter=60, random_state=numpy_seed(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not converged": features need no optimum
         net.fit(x.numpy(), y.numpy())

@@ -9,34 +9,52 @@ exactly because there is nothing to restore.
 """
 
 import hashlib
+import operator
 import os
 import random
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 Precision = Literal["no", "bf16"]
+Part = SupportsIndex | str  # of a key
 _MPS = torch.backends.mps.is_available()
 
 
-def key(*parts: int | str) -> int:
+def key(*parts: Part) -> int:
     """A 63-bit integer from any ints and strings, the same in every process (BLAKE2, not `hash`).
 
-    >>> key(0, "step", 1) == key(0, "step", 1), key(0, "step", 1) == key(0, "step", "1")
+    Ints of any size and sign; an integer of numpy or torch counts as the int that it equals.
+
+    >>> key(0, "step", 1) == key(np.int64(0), "step", 1), key(0, "step", 1) == key(0, "step", "1")
     (True, False)
     """
-    digest = hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\x1f".join(map(_plain, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+def _plain(part: Part) -> str:
+    return repr(str(part) if isinstance(part, str) else int(operator.index(part)))
+
+
+def numpy_seed(seed: SupportsIndex) -> int:
+    """The seed for numpy and scikit-learn, which take 0 to 2^32 - 1: `seed` itself there, else 32 bits of its key.
+
+    >>> numpy_seed(7), 0 <= numpy_seed(-1) < 2**32, numpy_seed(2**32) != numpy_seed(0)
+    (7, True, True)
+    """
+    number = operator.index(seed)
+    return number if 0 <= number < 2**32 else key(number) & 0xFFFFFFFF
+
+
+def generator(*parts: Part, device: str | torch.device = "cpu") -> torch.Generator:
     """A generator on `device` whose stream is a function of the key alone."""
     return torch.Generator(device).manual_seed(key(*parts))
 
 
-def seed_all(*parts: int | str) -> None:
+def seed_all(*parts: Part) -> None:
     """Key the global streams of torch (every initialised device), numpy and python."""
     seed = key(*parts)
     seed_torch(seed)

@@ -12,11 +12,12 @@ draws by itself, such as dropout's masks, differs between process counts and mic
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsFloat, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,10 @@ from torch import Tensor, nn
 from gen_core import checkpoint
 from gen_core.callbacks import Hooks
 from gen_core.data import Data
+from gen_core.micro import micro_batches
 from gen_core.processes import Processes, signals
 from gen_core.run import Run
-from gen_core.runtime import _map, key, seed_all, seed_torch, select_device, select_precision, to_device
+from gen_core.runtime import Part, key, seed_all, seed_torch, select_device, select_precision, to_device
 from gen_core.schedule import Schedule, constant
 from gen_core.task import Task, evaluating
 
@@ -66,11 +68,11 @@ class Trainer:
         task: Task,
         run: str | Path | None = None,
         *,
-        seed: int = 0,
+        seed: SupportsIndex = 0,
         device: str = "auto",
         precision: str = "auto",
         micro_batch: int | None = None,
-        clip: float | None = None,
+        clip: SupportsFloat | None = None,
         schedule: Schedule | None = None,
         callbacks: Sequence[Hooks] = (),
     ):
@@ -78,9 +80,10 @@ class Trainer:
         self.precision = select_precision(precision, self.device)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1 row, got {micro_batch}")
+        clip = None if clip is None else float(clip)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is the largest norm of a gradient and positive, got {clip}; None does not clip")
-        self.task, self.seed, self.micro_batch, self.clip = task, seed, micro_batch, clip
+        self.task, self.seed, self.micro_batch, self.clip = task, operator.index(seed), micro_batch, clip
         self.schedule = schedule or constant()
         self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
         self.step = 0
@@ -155,6 +158,8 @@ class Trainer:
             if self.run:
                 self._finish()
             self._check_finite()
+            if not self.run:  # saving has looked
+                self._check_weights(checkpoint.full(checkpoint.state_of(self.task)))
             for callback in self.callbacks:
                 callback.on_train_end(self)
         self._stop()  # a signal may have come to one of the processes since
@@ -193,7 +198,8 @@ class Trainer:
         Args:
             optimizer: a name of `task.optimizers()`; the parameters of all others are frozen meanwhile.
             loss: `(*micro) -> scalar`, the mean over its rows; it runs under autocast and DDP.
-            batch: tensors (or nested tuples and dicts of them) with this process's rows first.
+            batch: tensors (or nested tuples and dicts of them) with this process's rows first; under `micro_batch` also
+                lists and arrays of one item per row, which are cut alike.
             weight: `(*micro) -> number of valid items`, when the loss is a mean over tokens or masked items
                 instead of rows: the update is then (sum of losses) / (number of items) over everything.
 
@@ -205,6 +211,7 @@ class Trainer:
                 f"no optimiser {optimizer!r}; optimizers() returned {', '.join(self.optimizers) or 'none'}"
             )
         opt = self.optimizers[optimizer]
+        self.model = self.processes.follow(self.model, self.task)
         factor = self.schedule(self.step)
         for group in opt.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -215,12 +222,13 @@ class Trainer:
             opt.zero_grad()
             total: Any = 0.0
             for micro, share, sync in pieces:
+                self.processes.empty = share == 0
                 with _NOTHING if sync else self.processes.no_sync(self.model):
                     value = self.model(loss, *micro)
                     if value.ndim:
                         raise ValueError(f"a loss is the mean over its rows, a scalar; got shape {tuple(value.shape)}")
                     if share is not None:
-                        value = value * share
+                        value = _part(value, share)
                     value.backward()
                 total = value.detach() if len(pieces) == 1 else total + value.detach()
             if self.clip is not None:
@@ -248,13 +256,7 @@ class Trainer:
             return [(batch, None, True)]
         micros, counts = [batch], [1]
         if self.micro_batch is not None:
-            rows = set()
-            _map(lambda x: rows.add(len(x)), batch)
-            if len(rows) != 1:
-                raise ValueError(f"micro-batches need arguments with the same number of rows, got {sorted(rows)}")
-            n, m = rows.pop(), self.micro_batch
-            micros = [cast(tuple, _map(lambda x, i=i: x[i : i + m], batch)) for i in range(0, n, m)]
-            counts = [min(m, n - i) / n for i in range(0, n, m)]
+            micros, counts = micro_batches(batch, self.micro_batch)
         if weight is not None:
             items = [torch.as_tensor(weight(*micro), device=self.device).to(self._wide) for micro in micros]
             items = torch.stack(items)
@@ -285,7 +287,7 @@ class Trainer:
         drawn = draw(n * self.world, *rest, generator=self._generator, device=self.device, dtype=dtype)
         return drawn[self.rank * n : (self.rank + 1) * n]
 
-    def key(self, *parts: int | str) -> int:
+    def key(self, *parts: Part) -> int:
         """A key of (seed, step, parts), for streams of your own: `numpy.random.default_rng(t.key("replay"))`."""
         return key(self.seed, "own", self.step, *parts)
 
@@ -402,7 +404,7 @@ class Trainer:
 
     def _check_weights(self, state: dict[str, Tensor]) -> None:
         """A finite loss may have a gradient that is not; such weights are never saved."""
-        for name, _ in self.task.named_parameters():
+        for name in map(checkpoint.uncompiled, dict(self.task.named_parameters())):
             if name in state and not state[name].isfinite().all():
                 raise NonFiniteLoss(f"{name} is not finite after step {self.step - 1}; " + self._remedy())
 
@@ -415,6 +417,11 @@ class Trainer:
         for step, name, value in losses:
             if not math.isfinite(value):
                 raise NonFiniteLoss(f"the loss of {name!r} is {value.item()} at step {step}; " + self._remedy())
+
+
+def _part(value: Tensor, share: Any) -> Tensor:
+    """`share * value`, and 0 for a share of 0: the mean over no items is 0 / 0."""
+    return torch.where(share == 0, 0, value * share) if isinstance(share, Tensor) else value * share
 
 
 @contextmanager

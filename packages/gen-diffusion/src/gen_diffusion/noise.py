@@ -30,7 +30,7 @@ def randn(
     shape: Sequence[int], generators: Sequence[Generator], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "b ..."]:
     """Standard normal `(len(generators), *shape)`, row i drawn by generator i, on the generators' device."""
-    return torch.stack([torch.randn(*shape, generator=g, device=g.device, dtype=dtype) for g in generators])
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device, dtype=dtype) for g in generators])
 
 
 def initial_noise(indices: Iterable[int], shape: Sequence[int], seed: int = 0) -> Float[Tensor, "b ..."]:

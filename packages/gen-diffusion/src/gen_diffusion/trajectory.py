@@ -43,12 +43,22 @@ def to_rot6d(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
 def to_rotation(rot6d: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     """The rotation nearest in the order of Gram-Schmidt: the first vector keeps its direction ([Zhou19] eq. 15).
 
-    Any six numbers will do, unless the first or the second three are 0 or the two are parallel.
+    Any six numbers will do. Where the first three are 0, the first column is (1, 0, 0); where the second three are
+    0 or parallel to the first, the second column is some unit vector at a right angle to it. No gradient passes there.
     """
-    x = F.normalize(rot6d[..., :3], dim=-1)
-    y = rot6d[..., 3:]
-    y = F.normalize(y - (x * y).sum(-1, keepdim=True) * x, dim=-1)
+    a, b = rot6d[..., :3], rot6d[..., 3:]
+    x = _unit(a, torch.eye(3).to(a)[0].expand_as(a), 1e-6)
+    away = F.one_hot(x.abs().argmin(-1), 3).to(x)  # the axis farthest from x
+    other = F.normalize(torch.linalg.cross(x.detach(), away), dim=-1)
+    y = _unit(b - (x * b).sum(-1, keepdim=True) * x, other, 1e-6 * b.detach().norm(dim=-1, keepdim=True).clamp_min(1))
     return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
+
+
+def _unit(v: Float[Tensor, "*b 3"], otherwise: Float[Tensor, "*b 3"], least: Any) -> Float[Tensor, "*b 3"]:
+    """v / |v|, and `otherwise` where v is 0 but for rounding, up to `least`: its direction is noise."""
+    size = v.norm(dim=-1, keepdim=True)
+    known = size > least
+    return torch.where(known, v / torch.where(known, size, 1), otherwise)
 
 
 def to_features(poses: Float[Tensor, "*b f 4 4"], fps: float = FPS) -> Float[Tensor, "*b f 9"]:

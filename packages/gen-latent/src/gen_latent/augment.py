@@ -132,7 +132,7 @@ class Augment(nn.Module):
     @torch.no_grad()
     def watch(self, real_logits: Float[Tensor, "b"]) -> None:
         """Note what the discriminator says of real samples."""
-        self.noted[0] += real_logits.sign().sum()
+        self.noted[0] += real_logits.sign().nansum()  # a nan would stay in p
         self.noted[1] += len(real_logits)
 
     @torch.no_grad()

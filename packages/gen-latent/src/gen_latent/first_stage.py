@@ -183,9 +183,10 @@ class FirstStageTask(Task):
 
     @torch.no_grad()
     def _settle(self, pulls: Tensor) -> None:
-        """Lambda of the gradients of this step ([Esser21] eq. 7)."""
+        """Lambda of the gradients of this step ([Esser21] eq. 7); the one before if they are not finite."""
         likeness, adversarial = pulls.flatten(1).norm(dim=1)
-        self.balance.copy_((likeness / (adversarial + 1e-6)).clamp(max=1e4))
+        balance = (likeness / (adversarial + 1e-6)).clamp(max=1e4)
+        self.balance.copy_(torch.where(balance.isfinite(), balance, self.balance))
         self.pulls.zero_()
 
     def _reconstruct(self, x: Tensor, *noise: Tensor) -> tuple[Tensor, Float[Tensor, "b"]]:

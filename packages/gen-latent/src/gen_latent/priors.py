@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gen_core.runtime import numpy_seed
 from gen_latent.distributions import LOG_2PI, Normal, diag_gaussian, randn, wide
 
 
@@ -72,7 +73,7 @@ class Mixture(nn.Module):
         """
         from sklearn.mixture import GaussianMixture
 
-        fit = GaussianMixture(k, covariance_type="diag", random_state=seed, reg_covar=1e-5)
+        fit = GaussianMixture(k, covariance_type="diag", random_state=numpy_seed(seed), reg_covar=1e-5)
         fit.fit(z.detach().double().cpu().numpy())
         prior = cls(z.shape[1], k).to(z)
         with torch.no_grad():

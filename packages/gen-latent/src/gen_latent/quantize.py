@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from gen_core.runtime import numpy_seed
 from gen_latent.distributions import wide
 
 
@@ -57,14 +58,18 @@ def straight_through(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Fl
 
 
 def rotation(z: Float[Tensor, "... d"], q: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-    """`q`, as z turned and scaled onto it by a constant map: a gradient keeps its angle to them ([Fifty24] eq. 4)."""
+    """`q`, as z turned and scaled onto it by a constant map: a gradient keeps its angle to them ([Fifty24] eq. 4).
+
+    It also grows by |q| / |z|; where that is above 100, z has no direction to speak of (at 0 none at all), and its
+    gradient passes straight through instead.
+    """
     with torch.no_grad():
         size_z, size_q = (v.norm(dim=-1, keepdim=True).clamp_min(1e-6) for v in (z, q))
         e, e_q = z / size_z, q / size_q
         r = F.normalize(e + e_q, dim=-1)
         scale = size_q / size_z
     turned = z - 2 * (z * r).sum(-1, keepdim=True) * r + 2 * (z * e).sum(-1, keepdim=True) * e_q
-    return scale * turned
+    return straight_through(torch.where(scale > 100, z, scale * turned), q)
 
 
 _GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight_through": straight_through, "rotation": rotation}
@@ -143,10 +148,11 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _count(self, z: Float[Tensor, "m d"], index: Int[Tensor, "m"]) -> None:
-        self.seen_counts.index_add_(0, index, torch.ones_like(index, dtype=self.seen_counts.dtype))
-        self.seen_sums.index_add_(0, index, z.to(self.seen_sums))
+        finite = z.isfinite().all(1, keepdim=True)  # nan would stay in the averages
+        self.seen_counts.index_add_(0, index, finite[:, 0].to(self.seen_counts))
+        self.seen_sums.index_add_(0, index, torch.where(finite, z, 0).to(self.seen_sums))
         if self.revive_below:
-            self._pool.append(z)
+            self._pool.append(torch.where(finite, z, self.lookup(index).to(z)))
 
     @torch.no_grad()
     def update(
@@ -197,7 +203,7 @@ class VectorQuantizer(nn.Module):
 
         if len(z) < len(self.table):
             raise ValueError(f"{len(self.table)} codes cannot start from {len(z)} vectors; give at least as many")
-        means = KMeans(len(self.table), n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+        means = KMeans(len(self.table), n_init=1, random_state=numpy_seed(seed))  # pyright: ignore[reportArgumentType]
         found = means.fit(z.double().cpu().numpy()).cluster_centers_
         self.table.copy_(torch.from_numpy(found))
         if self.decay is not None:

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Int, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from gen_core.runtime import numpy_seed
 from gen_transformer.tokenizer import Tokenizer
 
 P = np.uint64(2**61 - 1)  # the field that signatures are computed in
@@ -81,7 +82,7 @@ def minhash(shingles: UInt64[np.ndarray, "shingles"], k: int = 112, seed: int = 
 def _family(
     k: int, seed: int
 ) -> tuple[UInt64[np.ndarray, "k 1"], UInt64[np.ndarray, "k 1"], UInt64[np.ndarray, "k 1"]]:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     a, b = rng.integers(1, int(P), (k, 1), np.uint64), rng.integers(0, int(P), (k, 1), np.uint64)
     return a >> np.uint64(31), a & np.uint64(2**31 - 1), b
 
