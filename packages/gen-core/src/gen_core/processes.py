@@ -91,7 +91,7 @@ class Processes:
         self._wrapped = {id(p) for p in task.parameters() if p.requires_grad}
         if not self._wrapped:
             return task
-        model = self.accelerator.prepare_model(task)
+        model: Any = self.accelerator.prepare_model(task)
         if self.world > 1:
             model.broadcast_buffers = False  # buffers hold reduced statistics, not rank 0's
             model.register_comm_hook(self, _average)
@@ -200,7 +200,10 @@ def ignore_signals(_worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _average(processes: Processes, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _average(
+    processes: Processes,
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
+) -> torch.futures.Future[Tensor]:
     """Mean of gradients over processes; those of a process without valid items are 0, whatever 0 / 0 gave it."""
     if isinstance(processes.empty, Tensor):
         bucket.set_buffer(torch.where(processes.empty, 0, bucket.buffer()))
