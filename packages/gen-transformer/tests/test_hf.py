@@ -230,7 +230,7 @@ def test_copies_of_tied_weights(tmp_path):
             {"alibi": True},
             "alibi=True: ALiBi is not implemented; load one with",
         ),
-        ("ministral", {"layer_types": ["full_attention"]}, "ministral with layer_types=.* only 3 of full_attention, or"),
+        ("ministral", {"layer_types": ["full_attention"]}, "layer_types=.* only 3 of full_attention, or"),
         ("qwen3", {"layer_types": ["chunked_attention"] * 3}, "qwen3 with layer_types=.* is not supported"),
         ("qwen3", {"use_sliding_window": False}, "qwen3 with layer_types=.* and sliding_window=0 is not supported"),
         ("bert", {"position_embedding_type": "relative_key"}, "bert with position_embedding_type='relative_key'"),

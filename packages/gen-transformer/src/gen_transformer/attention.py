@@ -107,9 +107,7 @@ def attention(
     )
 
 
-def rotary(
-    cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype, length: int | Int[Tensor, "b t"] = 0
-) -> Rotary:
+def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype, length: int | Int[Tensor, "b t"] = 0) -> Rotary:
     """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256.
 
     The left halves have the sine of the negative angle, the sign that `rotate` needs there. `length` is that of the

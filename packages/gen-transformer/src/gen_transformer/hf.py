@@ -3,8 +3,8 @@
     model = load("path/to/gpt2")                    # a Transformer, Bert or EncoderDecoder
     save(model, "out", eos_token_id=50256)          # AutoModelForCausalLM.from_pretrained("out") reads it
 
-GPT-2, Llama, Mistral, Ministral, Qwen3, Falcon, BERT and Marian (`families.py`). Which family a model is saved as follows from its
-configuration: the first whose `config.json` reads back as that very model. Nothing is unpickled.
+GPT-2, Llama, Mistral, Ministral, Qwen3, Falcon, BERT and Marian (`families.py`). Which family a model is saved as
+follows from its configuration: the first whose `config.json` reads back as that very model. Nothing is unpickled.
 """
 
 import json
@@ -123,7 +123,8 @@ def _split(model: nn.Module, family: Family, name: str, parts: Parts, x: Tensor)
 
 def _family_of(model: nn.Module) -> tuple[str, dict[str, Any]]:
     """The family of a model and its fields of `config.json`."""
-    kind = {Bert: ["bert"], Transformer: ["gpt2", "llama", "mistral", "ministral", "qwen3", "falcon"]}.get(type(model), ["marian"])
+    kinds = {Bert: ["bert"], Transformer: ["gpt2", "llama", "mistral", "ministral", "qwen3", "falcon"]}
+    kind = kinds.get(type(model), ["marian"])
     for name in kind:
         family = FAMILIES[name]
         config = family.write(model)
