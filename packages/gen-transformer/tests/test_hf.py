@@ -19,7 +19,7 @@ from gen_core.testing import load as module
 from gen_transformer.bert import Bert
 from gen_transformer.config import Config, Rope
 from gen_transformer.generate import complete
-from gen_transformer.hf import load, save
+from gen_transformer.hf import ends, load, save
 from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.sampling import greedy
 
@@ -179,6 +179,18 @@ def test_a_mistral_with_layer_types_is_a_ministral(types, tmp_path):
     edit(tmp_path, model_type="mistral", layer_types=types)
     assert same("ministral", tmp_path) == bool(types)
     assert load(tmp_path).config.window == ((7, 0, 7) if types else (7, 7, 7))
+
+
+def test_the_ends_of_a_text_are_those_of_generation_config(tmp_path):
+    """One id, several, or none; config.json counts only where there is no generation_config.json."""
+    golden.write("gpt2", tmp_path)
+    for value, want in ((7, [7]), ([7, 9], [7, 9]), (None, [])):
+        edit(tmp_path, eos_token_id=value)
+        assert ends(tmp_path) == want
+    edit(tmp_path, eos_token_id=3)
+    for value, want in ((7, [7]), ([7, 9], [7, 9]), (None, [])):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+        assert ends(tmp_path) == want
 
 
 def test_key_heads_of_an_old_falcon_are_not_read(tmp_path):

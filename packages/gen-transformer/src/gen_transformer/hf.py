@@ -55,6 +55,13 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None) -> nn.Module:
     return model
 
 
+def ends(path: str | Path) -> list[int]:
+    """The ids at which transformers ends a text: of generation_config.json, or without that file of config.json."""
+    file = Path(path) / "generation_config.json"
+    found = _json(file if file.is_file() else Path(path) / "config.json").get("eos_token_id")
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
 def save(model: nn.Module, path: str | Path, shard: str | int = "5GB", **fields: Any) -> None:
     """Write `config.json` and safetensors as transformers does, tied weights once.
 
@@ -152,16 +159,21 @@ def _description(folder: Path) -> tuple[Fields, Family]:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json; give the directory of a Hugging Face model")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}); download it again") from error
-    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    raw = _json(file)
+    kind = raw.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"{file} describes a model of type {kind!r}, supported are {', '.join(FAMILIES)}")
     fields = Fields(FAMILIES[kind].defaults | raw)
     fields.need(quantization_config=None)
     return fields, FAMILIES[kind]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); download it again") from error
+    return raw if isinstance(raw, dict) else {}
 
 
 def _tensors(folder: Path) -> Parts:
