@@ -244,8 +244,8 @@ class Transformer(nn.Module):
         }
         turn = None if cache is None else cache.turn(place)
         if turn is None and cfg.pos == "rope":
-            own = doc is not None and cfg.rope.scaling == "dynamic"
-            turn = rotary(cfg, place, x.dtype, lengths(doc)[:, -new:] if own else total)
+            dynamic = doc if cfg.rope.scaling == "dynamic" else None
+            turn = rotary(cfg, place, x.dtype, total if dynamic is None else lengths(dynamic)[:, -new:])
         source_mask = None
         if source_doc is not None:
             source_mask = (source_doc >= 0)[:, None, None, :]
