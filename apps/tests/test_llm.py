@@ -1,5 +1,6 @@
 """`gen llm ...` as a user types it, from raw text to a chat."""
 
+import copy
 import io
 import json
 import random
@@ -11,10 +12,11 @@ import tokenizers
 import torch
 
 from gen_apps.__main__ import main
-from gen_apps.llm import corpus, trained
+from gen_apps.llm import corpus, scaling, trained
 from gen_apps.llm.config import opening
+from gen_apps.llm.evaluate import questions
 from gen_apps.llm.prepare import without_repeats
-from gen_apps.llm.tune import rows
+from gen_apps.llm.tune import read_chats, rows
 from gen_core import Run
 from gen_core.checkpoint import latest, load_tensors
 from gen_core.testing import launch
@@ -167,6 +169,93 @@ def test_tuning_teaches_what_the_assistant_says_and_chat_answers(run, chats, tmp
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
     gen(f"llm chat {path} --device cpu")
     assert capsys.readouterr().out == "cat\n"
+
+
+def copies(folder: Path, cfg: Config, tok: Tokenizer) -> Transformer:
+    """A Hugging Face directory of a model with weights of a seed."""
+    torch.manual_seed(0)
+    model = Transformer(cfg)
+    hf.save(model, folder)
+    tok.save(folder)
+    return model
+
+
+def counting(folder: Path, vocab: int, tok: Tokenizer) -> Transformer:
+    """A Hugging Face directory of a model that says the next id after each, 0 after the last."""
+    model = Transformer(Config(vocab, 16, 1, 2, context=64))
+    with torch.no_grad():
+        for p in model.blocks.parameters():
+            p.zero_()
+        model.tokens.weight.copy_(torch.eye(vocab, 16))
+        model.head.weight.copy_(torch.eye(vocab, 16).roll(1, 0))
+    hf.save(model, folder)
+    tok.save(folder)
+    return model
+
+
+def test_tuning_shows_a_held_out_chat_that_begins_with_a_system_turn(tmp_path, capsys):
+    """All that stands before the first answer that is learnt."""
+    tok = characters(ENGLISH + "systemuserassistant", corpus.CONTROLS)
+    copies(tmp_path / "base", Config(len(tok), 16, 1, 2, context=160), tok)
+    turns = [("system", "the"), ("user", "cat"), ("assistant", "a"), ("user", "dog"), ("assistant", "sees")]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    chat[2]["weight"] = 0
+    (tmp_path / "c.jsonl").write_text(2 * (json.dumps({"messages": chat}) + "\n"))
+    _tune(str(tmp_path / "base"), str(tmp_path / "c.jsonl"), str(tmp_path / "t"))
+    assert "user: dog\nwanted: sees\nmodel: " in capsys.readouterr().out
+
+
+def test_tuning_narrow_weights_of_a_padded_table_is_tuning_wide_ones(tmp_path, chats, capsys):
+    """bf16 stands on disk; float32 is trained, and no row of the table that is no token is said."""
+    tok = characters(ENGLISH + "\nsystemuserassistant", corpus.CONTROLS)
+    cfg = Config(
+        len(tok) + 40, 16, 1, 2, context=64, norm="layer", mlp="gelu_tanh", pos="learned", bias="all", tie=True
+    )
+    copies(tmp_path / "wide", cfg, tok)
+    narrow = hf.load(tmp_path / "wide", dtype=torch.bfloat16)
+    for name, model in (("narrow", narrow), ("wide", copy.deepcopy(narrow).float())):
+        hf.save(model, tmp_path / name)
+        tok.save(tmp_path / name)
+        _tune(str(tmp_path / name), str(chats), str(tmp_path / f"{name}-tuned"))
+    one, two = (load_tensors(latest(tmp_path / f"{n}-tuned") / "task.safetensors") for n in ("narrow", "wide"))
+    assert all(x.dtype == torch.float32 and torch.equal(x, two[name]) for name, x in one.items())
+    assert "model: " in capsys.readouterr().out
+
+
+def test_generation_ends_at_the_ids_of_the_directory(tmp_path, capsys):
+    """Those of generation_config.json, which may be several, as in transformers."""
+    tok = characters("abcdefgh")
+    counting(tmp_path, 8, tok)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5]}))
+    gen(f"llm generate {tmp_path} ab --tokens 20 --device cpu --sampling.temperature 0")
+    assert capsys.readouterr().out == "abcdef\n"
+
+
+def test_prompt_and_continuation_are_one_text(tmp_path, capsys):
+    """A tokeniser of Llama's kind, whose decoder strips the blank before the first word."""
+    words = [("▁the", -1.0), ("▁cat", -1.0), ("▁sat", -1.0), ("?", -9.0)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(words, 3))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
+    inner.decoder = tokenizers.decoders.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
+    tok = Tokenizer(inner)
+    model = counting(tmp_path, 3, tok)
+    gen(f"llm generate {tmp_path} 'the cat' --tokens 4 --device cpu --sampling.temperature 0")
+    assert capsys.readouterr().out == "the cat sat the cat sat\n"
+    assert trained.sample(model, tok, "the cat", 5, 0).startswith("the cat ")
+
+
+def test_separators_of_unicode_and_a_mark_are_no_lines(tmp_path):
+    """In chats and questions; the line that is broken is named."""
+    text = "a\u2028b\u0085c"
+    chat = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
+    question = {"context": text, "choices": [text, "b"], "answer": 0}
+    for name, line in (("chats", chat), ("questions", question)):
+        body = "\ufeff" + 2 * (json.dumps(line, ensure_ascii=False) + "\n")
+        (tmp_path / f"{name}.jsonl").write_text(body, encoding="utf-8")
+    assert read_chats(tmp_path / "chats.jsonl") == [chat["messages"]] * 2
+    assert questions(tmp_path / "questions.jsonl") == [(text, [text, "b"], 0)] * 2
+    (tmp_path / "n.csv").write_text("N,D,loss\n1,2,3\n", encoding="utf-8-sig")
+    assert scaling.read(tmp_path / "n.csv") == [[1.0, 2.0, 3.0]]
 
 
 def test_samples_have_the_length_that_is_asked_whatever_the_prompt_and_the_context():
@@ -323,6 +412,9 @@ def test_scaling_finds_the_law_that_made_the_runs(run, tmp_path, capsys):
         ("llm generate {tmp} The", "tokenizer.json"),
         ("llm tune {run} {tmp}/bad.jsonl", "line 1 is no chat"),
         ("llm tune {run} {tmp}/systems.jsonl", "follows system"),
+        ("llm data {tmp}/half.jsonl", "half.jsonl line 2 has '\\ud83d', half of a surrogate pair"),
+        ("llm tune {run} {tmp}/half.jsonl", "half.jsonl line 2 has '\\ud83d', half of a surrogate pair"),
+        ("llm eval {run} --choices {tmp}/bad.jsonl", "bad.jsonl line 1 is no question: KeyError('context')"),
         ("llm eval {run}", "give TEXT, --choices or --tasks"),
         ("llm scaling {run}", "need 6 runs"),
     ],
@@ -331,6 +423,8 @@ def test_bad_input_is_one_sentence(command, sentence, run, texts, tmp_path, caps
     (tmp_path / "latin.txt").write_bytes("été".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "bad.jsonl").write_text("{}\n")
+    fine = {"text": "a", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "half.jsonl").write_text(json.dumps(fine) + "\n" + '{"text": "a \\ud83d", "messages": []}\n')
     two = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]
     (tmp_path / "systems.jsonl").write_text(2 * (json.dumps({"messages": two}) + "\n"))
     with pytest.raises(SystemExit) as exit:

@@ -39,6 +39,18 @@ def all_continuations(model: Transformer, prompt: list[int], n: int) -> tuple[Te
     return every[order], scores
 
 
+def test_several_ends_are_each_an_end():
+    """Two ids in a list; a list of one is that one."""
+    model, ids = transformer(3), torch.tensor([[1, 2]])
+    one, many = (beam_search(model, ids, 5, width=3, eos=eos) for eos in (0, [0]))
+    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+    sequences, scores = beam_search(model, ids, 4, width=64, eos=[0, 3])
+    for row, score in zip(sequences[0].tolist(), scores[0].tolist(), strict=True):
+        text = [i for i in row if i >= 0]
+        assert score == -torch.inf or not {0, 3} & {*text[:-1]}
+        assert score == -torch.inf or len(text) == 4 or text[-1] in (0, 3)
+
+
 def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all_625_sequences():
     model, prompt = transformer(3), [1, 2]
     every, scores = all_continuations(model, prompt, 4)

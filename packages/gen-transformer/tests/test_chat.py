@@ -56,6 +56,16 @@ def test_where_text_ends_the_turn_all_of_it_is_learnt(tok):
     assert plain.stop(tok) == tok.encode("\n\n")
 
 
+def test_turns_of_weight_0_are_not_learnt(tok):
+    """Their ids stay; weight 1 and none are the same."""
+    chat = [dict(message) for message in CHAT]
+    chat[2]["weight"], chat[4]["weight"], chat[0]["weight"] = 0, 1, 0
+    ids, mask = CHATML.render(chat, tok)
+    assert ids == CHATML.render(CHAT, tok)[0]
+    assert tok.decode([i for i, m in zip(ids, mask, strict=True) if m]) == "ask()<|im_end|>voilà 😀<|im_end|>"
+    assert CHATML.learnt(chat) == [4, 7] and CHATML.learnt(CHAT) == [2, 4, 7]
+
+
 def test_an_assistant_that_speaks_first_is_masked_alone(tok):
     """One token of answer at index 0, then the user: only the first is learnt (transformers 5.23 marks all)."""
     bare = Template(
@@ -97,6 +107,11 @@ def test_a_prompt_is_the_chat_up_to_where_the_assistant_begins(tok):
         ([{"role": "user", "content": None}], r"turn 0 \(user\) has NoneType as content; give a string"),
         ([{"role": "user"}], "has NoneType as content"),
         ([], "an empty chat"),
+        (
+            [CHAT[1] | {"weight": 1}],
+            r"turn 0 \(user\) has the weight 1; turns of the assistant have 0 or 1, all others",
+        ),
+        ([CHAT[1], CHAT[2] | {"weight": 0.5}], r"turn 1 \(assistant\) has the weight 0\.5; turns"),
     ],
 )
 def test_a_chat_out_of_order_is_one_sentence(chat, says, tok):

@@ -1,5 +1,6 @@
 """Text to rows: nothing is lost, doubled or predicted across documents, and packing is near the bound."""
 
+import json
 import pickle
 import time
 from collections import Counter
@@ -53,6 +54,25 @@ def test_files_that_are_not_utf8_are_named_counted_and_not_guessed(tmp_path):
     with pytest.raises(ValueError, match=r"1 of 1 files are not utf-8: .*b\.txt"):
         list(read(tmp_path / "b.txt"))
     assert list(read(tmp_path / "b.txt", encoding="latin-1")) == ["été"]
+
+
+def test_a_line_of_json_ends_with_the_line_alone(tmp_path):
+    """U+2028, U+2029 and U+0085 may stand in a string, and a mark may stand before the first line."""
+    texts = ["a\u2028b\u2029c\u0085d", "e\x0bf\x1cg", "\U0001f600"]
+    lines = [json.dumps({"text": text}, ensure_ascii=i < 1) for i, text in enumerate(texts * 2)]
+    (tmp_path / "a.jsonl").write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    for encoding in ("utf-8", "UTF8"):
+        assert list(read(tmp_path / "a.jsonl", encoding=encoding)) == texts * 2
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path):
+    """JSON can write it, no text can hold it. A whole pair is a character, and an escaped backslash is none."""
+    lines = [r'{"text": "\ud83d\ude00"}', r'{"text": "\\ud83d"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert list(read(tmp_path)) == ["\U0001f600", r"\ud83d"]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, r'{"id": 1, "text": "a \ud83d"}']))
+    with pytest.raises(ValueError, match=r"a\.jsonl line 3 has '\\ud83d', half of a surrogate pair; take it out"):
+        list(read(tmp_path))
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path):

@@ -185,6 +185,15 @@ def test_a_stop_string_may_lie_across_tokens():
     assert written("ab c d", [5, 0, 1, 2, 0], [0, 1, 5, 5, 5], decode=decode) == [[5, 0, 1, 2, -1], [0, 1, 5, 5, 5]]
 
 
+def test_a_stop_string_may_begin_with_the_blank_that_a_decoder_strips():
+    """At the first token, too; the same string in the prompt is no stop."""
+    pieces = [b" a", b" b", b"c"]
+    decode = lambda ids: b"".join(pieces[i] for i in ids).decode().removeprefix(" ")
+    assert written(" b", [1, 2, 2], decode=decode) == [[1]]
+    assert written("ab", [2, 1, 2], decode=decode) == [[2, 1, 2]]
+    assert written(" a", [2, 0, 2], decode=decode) == [[2, 0]]
+
+
 def test_with_a_draft_a_row_ends_in_the_same_place():
     model = models()["llama"]
     ids, doc = left_pad(PROMPTS)

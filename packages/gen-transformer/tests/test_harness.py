@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 import torch
 
 from gen_transformer.config import Config
@@ -12,7 +13,7 @@ from gen_transformer.harness import answer, harness
 from gen_transformer.hf import load, save
 from gen_transformer.model import Transformer
 from gen_transformer.sampling import greedy, sampler
-from gen_transformer.tokenizer import train_bpe
+from gen_transformer.tokenizer import Tokenizer, train_bpe
 
 TEXT = "In the beginning God created the heaven and the earth. And the earth was without form, and void;\n"
 PAIRS = [
@@ -69,6 +70,46 @@ def test_answers_end_at_the_end_id_which_is_not_part_of_them(model, tok):
     ids = complete(model, torch.tensor([tok.encode("God")]), 9, warp=greedy)[0].tolist()
     end = ids[4]
     assert answer(model, tok, ["God"], 9, end=end, warp=greedy) == [tok.decode(ids[: ids.index(end)])]
+
+
+def test_answers_end_at_any_of_several_ids(model, tok):
+    ids = complete(model, torch.tensor([tok.encode("God")]), 9, warp=greedy)[0].tolist()
+    first = min(ids.index(ids[4]), ids.index(ids[2]))
+    assert answer(model, tok, ["God"], 9, end=[ids[4], ids[2]], warp=greedy) == [tok.decode(ids[:first])]
+
+
+def test_rows_of_a_padded_table_are_no_answer(tok):
+    """A table of 400 rows for 330 tokens, of which the last are the likeliest: the answer is that of 330 rows."""
+    models = [Transformer(Config(vocab=n, dim=32, layers=1, heads=2, context=48, tie=False)) for n in (330, 400)]
+    small, padded = models
+    state = {k: x for k, x in small.state_dict().items() if x.shape[:1] != (330,)}
+    padded.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        for ours, theirs in ((padded.tokens, small.tokens), (padded.head, small.head)):
+            ours.weight[:330] = theirs.weight
+        padded.head.weight[330:] = 9 * small.head.weight[:70]
+    assert len(tok) <= 330
+    assert answer(padded, tok, ["God"], 9, warp=greedy) == answer(small, tok, ["God"], 9, warp=greedy)
+    new = complete(padded, torch.tensor([tok.encode("God")]), 9, warp=greedy)
+    assert (new >= len(tok)).any(), "or there would be nothing to keep out"
+
+
+def test_an_answer_begins_with_its_blank_where_decoders_strip_the_first():
+    """Llama's kind of tokenizer: prompt and answer are one text."""
+    vocab = [("▁the", -1.0), ("▁cat", -1.0), ("▁sat", -1.0), ("s", -1.0), ("?", -9.0)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(vocab, 4))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    inner.decoder = tokenizers.decoders.Metaspace()
+    tok = Tokenizer(inner)
+    model = Transformer(Config(vocab=4, dim=8, layers=1, heads=1, context=16))
+    with torch.no_grad():  # every token is followed by the next one
+        model.tokens.weight.copy_(torch.eye(4, 8))
+        model.head.weight.copy_(torch.eye(4, 8).roll(1, 0))
+        for p in model.blocks.parameters():
+            p.zero_()
+    assert tok.encode("the") == [0] and tok.decode([1, 2]) == "cat sat"
+    assert answer(model, tok, ["the"], 3, warp=greedy) == [" cat sats"]
+    assert answer(model, tok, ["the"], 3, until=[" sat"], warp=greedy) == [" cat"]
 
 
 def test_long_prompts_are_cut_on_the_left_to_leave_room(model, tok):

@@ -19,7 +19,7 @@ from gen_core.testing import load as module
 from gen_transformer.bert import Bert
 from gen_transformer.config import Config, Rope
 from gen_transformer.generate import complete
-from gen_transformer.hf import load, save
+from gen_transformer.hf import ends, load, save
 from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.sampling import greedy
 
@@ -163,6 +163,36 @@ def test_positions_of_version_4(kind, tmp_path):
     assert not same(name, tmp_path), "the base of the wavelengths is not read"
 
 
+def test_rope_scaling_goes_before_rope_parameters(tmp_path):
+    """Where a file has both, transformers reads nothing of `rope_parameters`, not even the base."""
+    name = "llama, linear positions"
+    golden.write(name, tmp_path)
+    other = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0, "beta_fast": 16.0}
+    edit(tmp_path, rope_parameters=other, rope_scaling={"type": "linear", "factor": 4.0})
+    assert same(name, tmp_path)
+
+
+@pytest.mark.parametrize("types", [None, ["sliding_attention", "full_attention", "sliding_attention"]])
+def test_a_mistral_with_layer_types_is_a_ministral(types, tmp_path):
+    """AutoModel takes it for one: the second layer sees everything. Without the list all layers slide."""
+    golden.write("ministral", tmp_path)
+    edit(tmp_path, model_type="mistral", layer_types=types)
+    assert same("ministral", tmp_path) == bool(types)
+    assert load(tmp_path).config.window == ((7, 0, 7) if types else (7, 7, 7))
+
+
+def test_the_ends_of_a_text_are_those_of_generation_config(tmp_path):
+    """One id, several, or none; config.json counts only where there is no generation_config.json."""
+    golden.write("gpt2", tmp_path)
+    for value, want in ((7, [7]), ([7, 9], [7, 9]), (None, [])):
+        edit(tmp_path, eos_token_id=value)
+        assert ends(tmp_path) == want
+    edit(tmp_path, eos_token_id=3)
+    for value, want in ((7, [7]), ([7, 9], [7, 9]), (None, [])):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+        assert ends(tmp_path) == want
+
+
 def test_key_heads_of_an_old_falcon_are_not_read(tmp_path):
     """`num_kv_heads` stands in the file of a multi-query Falcon and means nothing."""
     name = "falcon, multi-query"
@@ -212,6 +242,9 @@ def test_copies_of_tied_weights(tmp_path):
             {"alibi": True},
             "alibi=True: ALiBi is not implemented; load one with",
         ),
+        ("ministral", {"layer_types": ["full_attention"]}, "layer_types=.* only 3 of full_attention, or"),
+        ("qwen3", {"layer_types": ["chunked_attention"] * 3}, "qwen3 with layer_types=.* is not supported"),
+        ("qwen3", {"use_sliding_window": False}, "qwen3 with layer_types=.* and sliding_window=0 is not supported"),
         ("bert", {"position_embedding_type": "relative_key"}, "bert with position_embedding_type='relative_key'"),
         ("marian", {"normalize_before": True}, "marian with normalize_before=True is not supported, only False"),
     ],
@@ -263,7 +296,7 @@ def test_a_missing_shard_and_one_outside(tmp_path):
 )
 def test_a_model_of_no_family_is_not_saved(change, tmp_path):
     cfg = replace(Config(vocab=32, dim=16, layers=2, heads=2), **change)
-    with pytest.raises(ValueError, match="none of gpt2, llama, mistral, qwen3, falcon has a model of this"):
+    with pytest.raises(ValueError, match="none of gpt2, llama, mistral, ministral, qwen3, falcon has a model of this"):
         save(Transformer(cfg), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -274,6 +307,7 @@ def test_a_model_of_no_family_is_not_saved(change, tmp_path):
         Config(vocab=32, dim=16, layers=2, heads=2, zero_init=True, rope=Rope(1e5, "yarn", 2.0, 64, 1.0, 32.0, 1.5)),
         Config(vocab=32, dim=16, layers=2, heads=2, window=(8,), tie=True),
         Config(vocab=32, dim=16, layers=2, heads=2, window=(8, 0), qk_norm=True, bias="attention"),
+        Config(vocab=32, dim=16, layers=2, heads=2, window=(8, 0)),
         Config(vocab=32, dim=16, layers=2, heads=2, norm="layer", mlp="relu2", parallel="one_norm", kv_heads=1),
         Config(vocab=32, dim=16, layers=2, heads=2, norm="layer", mlp="relu", pos="learned", bias="all", ffn=24),
     ],

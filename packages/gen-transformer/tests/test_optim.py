@@ -56,6 +56,18 @@ def test_the_rest_moves_as_adamw():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_lose_updates_are_refused(dtype):
+    """1 + 1e-3 is 1 in bf16: a thousand such steps would end where they began. Frozen weights may be narrow."""
+    assert (torch.ones(1, dtype=torch.bfloat16) + 1e-3 == 1).all()
+    model = Transformer(SMALL).to(dtype)
+    with pytest.raises(ValueError, match=rf"weights of {dtype} lose small updates; train model.float\(\)"):
+        optimizer(model)
+    model.requires_grad_(False)
+    model.head.float().requires_grad_()
+    optimizer(model)
+
+
 @pytest.mark.parametrize("tie", [True, False])
 def test_every_parameter_is_in_exactly_one_group(tie):
     cfg = Config(vocab=17, dim=16, layers=2, heads=2, pos="learned", norm="layer", bias="all", qk_norm=True, tie=tie)

@@ -149,6 +149,8 @@ def test_training_on_a_language_makes_it_cheaper():
         (lambda: train_bpe(["a"], 300, ["<s>", "<s>"]), "names that differ"),
         (lambda: characters(""), "empty one"),
         (lambda: characters("abc").encode("abé漢"), "'é漢' is not among the 3 characters"),
+        (lambda: train_bpe(["abc"], 256).encode("a\ud800b"), "the text has '.ud800', half of a surrogate pair"),
+        (lambda: train_bpe(["abc"], 256).encode_batch(["a", "\udfff"]), "the text has '.udfff', half of a surrogate"),
         (lambda: characters("abc").decode([0, 3]), "id 3 lies outside the vocabulary 0..2"),
         (lambda: characters("abc", ["<s>"]).special("<e>"), "no control token '<e>'; there are: <s>"),
         (lambda: fertility(characters("a "), "  "), "no words"),

@@ -1,6 +1,5 @@
 """`gen llm eval`: what a model makes of texts it is given, of questions, of lm-eval's tasks."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from gen_apps.llm import corpus, trained
 from gen_apps.llm.prepare import Texts
 from gen_apps.llm.say import RunPath
 from gen_transformer import fertility, multiple_choice, score
+from gen_transformer.data import json_lines
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Evaluate:
 
 def evaluate(config: Evaluate) -> None:
     model, tok = trained.load(config.run, config.device)
-    end = tok.specials.get(corpus.END)
+    ends = trained.ends(config.run, tok)
     if config.texts:
         table = Table("text", "bits per byte", "bits per character", "perplexity", "tokens", "tokens per word")
         for name, text in zip(corpus.names(config.texts), config.texts, strict=True):
@@ -56,26 +56,28 @@ def evaluate(config: Evaluate) -> None:
         rich.print(table)
     if config.choices:
         asked = questions(config.choices)
-        right = multiple_choice(model, tok, asked, bos=tok.bos, empty=end)
+        right = multiple_choice(model, tok, asked, bos=tok.bos, empty=next(iter(ends), None))
         spread = 1.96 * math.sqrt(right.plain * (1 - right.plain) / len(asked))
         print(
             f"{config.choices}: {right.plain:.3f} +- {spread:.3f} right of {len(asked)} by likelihood, "
             f"{right.normalised:.3f} by likelihood per character"
         )
     if config.tasks:
-        run_tasks(config, model, tok, end)
+        run_tasks(config, model, tok, ends)
 
 
 def questions(file: Path) -> list[tuple[str, list[str], int]]:
     """Of a .jsonl file."""
-    try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [(line["context"], list(line["choices"]), int(line["answer"])) for line in lines]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no list of questions: {error!r}; see gen llm eval --help") from None
+    found = []
+    for number, line in json_lines(file):
+        try:
+            found.append((line["context"], list(line["choices"]), int(line["answer"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} line {number} is no question: {error!r}; see gen llm eval --help") from None
+    return found
 
 
-def run_tasks(config: Evaluate, model, tok, end: int | None) -> None:
+def run_tasks(config: Evaluate, model, tok, ends: list[int]) -> None:
     """Drive the model by lm-eval."""
     try:
         import lm_eval  # pyright: ignore[reportMissingImports]
@@ -83,7 +85,7 @@ def run_tasks(config: Evaluate, model, tok, end: int | None) -> None:
         raise ImportError("lm-eval's tasks need it: pip install lm-eval") from None
     from gen_transformer.harness import harness
 
-    lm = harness(model, tok, bos=tok.bos, empty=end, end=end)
+    lm = harness(model, tok, bos=tok.bos, empty=next(iter(ends), None), end=ends)
     found = cast(Any, lm_eval).simple_evaluate(lm, tasks=list(config.tasks), limit=config.limit)
     for task, values in found["results"].items():
         print(f"{task}: " + ", ".join(f"{name} {v:.4f}" for name, v in values.items() if isinstance(v, float)))

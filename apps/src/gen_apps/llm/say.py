@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from gen_apps.llm import corpus, trained
+from gen_apps.llm import trained
 from gen_core.runtime import generator
-from gen_transformer import CHATML, Tally, Tokenizer, Transformer, compose, sampler
+from gen_transformer import CHATML, Tally, Tokenizer, Transformer, sampler
 from gen_transformer import generate as tokens_of
-from gen_transformer.sampling import Warp, below
+from gen_transformer.sampling import Warp, known
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
@@ -36,7 +36,7 @@ class Sampling:
     def warp(self, model: Transformer, tok: Tokenizer) -> Warp:
         """Of the tokens that the tokeniser has, where the table is padded beyond."""
         usual = sampler(self.temperature, k=self.top_k, p=self.top_p, m=self.min_p, r=self.repetition)
-        return usual if model.config.vocab <= len(tok) else compose(below(len(tok)), usual)
+        return known(usual, model.config.vocab, len(tok))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def generate(config: Generate) -> None:
         raise ValueError(f"{config.draft} has another tokeniser than {config.run}; train both with one")
     ids, tally = [*([] if tok.bos is None else [tok.bos]), *tok.encode(config.prompt)], Tally()
     room = model.config.context - len(ids)
-    ends: list = [*config.stop, *([tok.specials[corpus.END]] if corpus.END in tok.specials else [])]
+    ends = [*config.stop, *trained.ends(config.run, tok)]
     for i in range(config.n):
         source = tokens_of(
             model, torch.tensor([ids]).to(model.output.device), config.tokens or max(1, room),
@@ -79,19 +79,22 @@ def generate(config: Generate) -> None:
             generator=generator(config.seed, "text", i),
         )  # fmt: skip
         print(config.prompt, end="")
-        show(tok, (int(token) for token in source))
+        show(tok, (int(token) for token in source), ids)
         print("\n" + "-" * 20 if i + 1 < config.n else "")
     if draft:
         print(f"the draft's tokens: {tally}", file=sys.stderr)
 
 
-def show(tok: Tokenizer, ids: Iterator[int]) -> list[int]:
-    """Print text as it comes; a character of several tokens when it is whole. The ids, control tokens unseen."""
+def show(tok: Tokenizer, ids: Iterator[int], before: Sequence[int] = ()) -> list[int]:
+    """Print the text after `before` as it comes; a character of several tokens when it is whole. The ids.
+
+    Control tokens are not printed.
+    """
     found: list[int] = []
     shown = ""
     for token in ids:
         found.append(token)
-        text = tok.decode([i for i in found if i not in tok.specials.values()])
+        text = tok.continuation(before, [i for i in found if i not in tok.specials.values()])
         if not text.endswith("\ufffd"):
             print(text[len(shown) :], end="", flush=True)
             shown = text
@@ -139,7 +142,8 @@ def reply(model: Transformer, tok: Tokenizer, messages: Sequence[dict[str, str]]
         )
     source = tokens_of(
         model, torch.tensor([ids]).to(model.output.device), min(config.tokens or room, room),
-        warp=config.sampling.warp(model, tok), stop=[CHATML.stop(tok)], generator=generator(config.seed, "turn", turn),
+        warp=config.sampling.warp(model, tok), stop=[CHATML.stop(tok), *trained.ends(config.run, tok)],
+        generator=generator(config.seed, "turn", turn),
     )  # fmt: skip
     found = show(tok, (int(token) for token in source))
     print()

@@ -60,7 +60,7 @@ def read(path: Path) -> list[Sequence[float]]:
         return [[found[name] for name in COLUMNS]]
     if path.suffix != ".csv" or not path.is_file():
         raise FileNotFoundError(f"{path} is neither a finished run of gen llm pretrain nor a .csv file")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     try:
         return [[float(row[name]) for name in COLUMNS] for row in rows]

@@ -6,14 +6,19 @@ from typing import cast
 
 import torch
 
+from gen_apps.llm.corpus import END
 from gen_core.checkpoint import load_tensors, sound
 from gen_core.config import from_dict
 from gen_core.runtime import generator, select_device
 from gen_transformer import Config, Tokenizer, Transformer, complete, hf, sampler
+from gen_transformer.sampling import known
 
 
-def load(path: Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
+def load(path: Path, device: str = "auto", *, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
     """The newest weights of a run, or the model of a Hugging Face directory, with its tokeniser.
+
+    Args:
+        dtype: of the weights; None: as they are stored.
 
     Raises:
         FileNotFoundError: where there is neither.
@@ -29,10 +34,16 @@ def load(path: Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
         state = load_tensors(newest / "task.safetensors")
         model.load_state_dict({name.removeprefix("model."): x for name, x in state.items()})
     else:
-        model = hf.load(path)
+        model = hf.load(path, dtype=dtype)
     if not (isinstance(model, Transformer) and model.config.causal):
         raise ValueError(f"{path} holds a {type(model).__name__} that does not write; give a decoder, such as GPT-2's")
     return cast(Transformer, model.to(where).eval()), tok
+
+
+def ends(path: Path, tok: Tokenizer) -> list[int]:
+    """The ids that end a text: of the files of a Hugging Face directory, and ours where the tokeniser has it."""
+    theirs = [] if (path / "model.json").is_file() else hf.ends(path)
+    return [*theirs, *([tok.specials[END]] if END in tok.specials else [])]
 
 
 def keep(run: Path, tok: Tokenizer, model: Transformer, *, end: str, template: str = "") -> None:
@@ -69,7 +80,8 @@ def sample(model: Transformer, tok: Tokenizer, prompt: str, n: int, seed: int, t
         seen = seen if len(seen) < context else seen[-max(1, context // 2) :]
         most = min(n - len(found), context + 1 - len(seen))  # the last one is not read
         source = generator(seed, "sample", len(found))
-        new = complete(model, torch.tensor([seen], device=device), most, warp=sampler(t), generator=source)[0].tolist()
+        warp = known(sampler(t), model.config.vocab, len(tok))
+        new = complete(model, torch.tensor([seen], device=device), most, warp=warp, generator=source)[0].tolist()
         seen, found = seen + new, found + new
     model.train(training)
-    return prompt + tok.decode(found)
+    return prompt + tok.continuation(tok.encode(prompt), found)

@@ -17,6 +17,10 @@ from gen_core import Arrays, Loader, Run, report, seed_all
 from gen_core.schedule import wsd
 from gen_transformer import CHATML, LMTask, Tokenizer, Transformer, complete, flops_per_token, greedy, pack
 from gen_transformer.chat import batch
+from gen_transformer.data import json_lines
+from gen_transformer.sampling import known
+
+Chat = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Tune:
 
 def tune(config: Tune) -> None:
     run = config.out or Path("runs") / f"llm-{Path(config.data).stem}"
-    model, tok = trained.load(config.base, "cpu")
+    model, tok = trained.load(config.base, "cpu", dtype=torch.float32)
     _need_controls(tok, config.base)
     chats = read_chats(Path(config.data))
     count = min(max(1, round(len(chats) * config.held_out)), len(chats) - 1)
@@ -76,7 +80,7 @@ def tune(config: Tune) -> None:
     look = Speed(
         min(o.batch_size, len(training)) * context, flops_per_token(model.config, context), max(1, o.steps // 20)
     )
-    first = chats[-count]
+    first = next(chat for chat in chats[-count:] if CHATML.learnt(chat))
 
     def answer(t: Any) -> None:
         if t.rank == 0:
@@ -104,7 +108,7 @@ def tune(config: Tune) -> None:
         print(f"talk with it: gen llm chat {run}; report {report.build(run)}")
 
 
-def read_chats(file: Path) -> list[list[dict[str, str]]]:
+def read_chats(file: Path) -> list[Chat]:
     """The conversations of a .jsonl file.
 
     Raises:
@@ -113,18 +117,17 @@ def read_chats(file: Path) -> list[list[dict[str, str]]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is no file; give a .jsonl file with a chat a line")
     chats = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in json_lines(file):
         try:
-            if line.strip():
-                chats.append(list(json.loads(line)["messages"]))
-        except (json.JSONDecodeError, KeyError, TypeError):
+            chats.append([dict(message) for message in line["messages"]])
+        except (KeyError, TypeError, ValueError):
             raise ValueError(f'{file} line {number} is no chat; a line is {{"messages": [...]}}') from None
     if len(chats) < 2:
         raise ValueError(f"{file} holds {len(chats)} chats; give at least 2, one of which is held out")
     return chats
 
 
-def rows(chats: list[list[dict[str, str]]], tok: Tokenizer, context: int) -> Arrays:
+def rows(chats: list[Chat], tok: Tokenizer, context: int) -> Arrays:
     """Chats packed into rows of the context; what does not fit is cut, and nothing learnt is left in some: those go.
 
     Raises:
@@ -140,21 +143,22 @@ def rows(chats: list[list[dict[str, str]]], tok: Tokenizer, context: int) -> Arr
     return Arrays(*batch([[rendered[i] for i in place] for place in places], context))
 
 
-def said(model: Transformer, tok: Tokenizer, chat: list[dict[str, str]]) -> str:
-    """The first question of a chat, the answer that it has, and the model's."""
-    turns = [message for message in chat if message["role"] != "assistant"][:1]
-    wanted = next((message["content"] for message in chat if message["role"] == "assistant"), "")
+def said(model: Transformer, tok: Tokenizer, chat: Chat) -> str:
+    """A chat up to its first answer that is learnt: the last turn before it, the answer, and the model's."""
+    at = CHATML.learnt(chat)[0]
+    turns, wanted = chat[:at], chat[at]["content"]
     ids = CHATML.prompt(turns, tok)
     room = model.config.context - len(ids)
     if room < 1:
-        return f"(the question {turns[-1]['content'][:60]!r} fills the context)"
+        return f"(what stands before the answer {wanted[:60]!r} fills the context)"
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    new = complete(model, torch.tensor([ids], device=device), room, warp=greedy, stop=[CHATML.stop(tok)])[0].tolist()
+    warp = known(greedy, model.config.vocab, len(tok))
+    new = complete(model, torch.tensor([ids], device=device), room, warp=warp, stop=[CHATML.stop(tok)])[0].tolist()
     model.train(training)
     answer = tok.decode([i for i in new if i >= 0 and i not in tok.specials.values()])
-    return f"user: {turns[-1]['content']}\nwanted: {wanted}\nmodel: {answer}"
+    return f"{turns[-1]['role']}: {turns[-1]['content']}\nwanted: {wanted}\nmodel: {answer}"
 
 
 def _need_controls(tok: Tokenizer, base: Path) -> None:

@@ -32,6 +32,15 @@ def positions(doc: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     return place - torch.where(first, place, 0).cummax(1).values
 
 
+def lengths(doc: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """How many tokens the document of every token has.
+
+    >>> lengths(torch.tensor([[-1, 0, 0, 0, 4, 4]])).tolist()
+    [[1, 3, 3, 3, 2, 2]]
+    """
+    return positions(doc) + positions(doc.flip(1)).flip(1) + 1
+
+
 def visible(
     queries: int,
     keys: int,
@@ -98,14 +107,15 @@ def attention(
     )
 
 
-def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype) -> Rotary:
+def rotary(cfg: Config, place: Int[Tensor, "b t"], dtype: torch.dtype, length: int | Int[Tensor, "b t"] = 0) -> Rotary:
     """Cosine and sine of every angle, computed in float32: bf16 cannot tell position 257 from 256.
 
-    The left halves have the sine of the negative angle, the sign that `rotate` needs there.
+    The left halves have the sine of the negative angle, the sign that `rotate` needs there. `length` is that of the
+    document so far, one for all or one for each token, on which the angles of `dynamic` depend.
     """
     with torch.autocast(place.device.type, enabled=False):
-        inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, place.max() + 1, place.device)
-        angle = place[:, None, :, None].float() * inverse
+        inverse, scale = cfg.rope.frequencies(cfg.width, cfg.context, length, place.device)
+        angle = (place[..., None].float() * inverse)[:, None]
         cos, sin = angle.cos() * scale, angle.sin() * scale
     return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
 

@@ -6,6 +6,7 @@
 [Wu16] Google's neural machine translation system, arXiv:1609.08144, section 7.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gen_transformer.prompt import LanguageModel, check_prompt
+
+Ends = int | Sequence[int] | None
 
 
 @torch.inference_mode()
@@ -24,7 +27,7 @@ def beam_search(
     width: int,
     *,
     length_penalty: int | float = 0.0,
-    eos: int | None = None,
+    eos: Ends = None,
     doc: Int[Tensor, "b t"] | None = None,
 ) -> tuple[Int[Tensor, "b width at_most_n"], Float[Tensor, "b width"]]:
     """The `width` best continuations of at most n tokens that the search meets, best first, and their scores.
@@ -35,7 +38,7 @@ def beam_search(
 
     Args:
         length_penalty: 0 compares sums, 1 means; above 0 longer ones gain.
-        eos: the token that ends a continuation; None: all have n tokens.
+        eos: the token, or tokens, that end a continuation; None: all have n tokens.
         doc: document of each token of the prompts, negative for padding on their left.
 
     Returns:
@@ -65,8 +68,9 @@ class Beam:
         best, scores: those that ended, best first.
     """
 
-    def __init__(self, rows: int, n: int, width: int, penalty: int | float, eos: int | None, device: Any):
-        self.step, self.n, self.width, self.penalty, self.eos = 0, n, width, penalty, eos
+    def __init__(self, rows: int, n: int, width: int, penalty: int | float, eos: Ends, device: Any):
+        self.step, self.n, self.width, self.penalty = 0, n, width, penalty
+        self.eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
         self.alive = torch.full((rows, 1, n), -1, device=device)
         self.sums = torch.zeros(rows, 1, device=device)
         self.best = self.alive.expand(-1, width, -1)
@@ -82,8 +86,8 @@ class Beam:
         grown = _pick(self.alive, parent)
         grown[..., self.step - 1] = token
         ends = torch.full_like(token, self.step == self.n, dtype=torch.bool)
-        if self.eos is not None:
-            ends |= token == self.eos
+        for eos in self.eos:
+            ends |= token == eos
         self._set_aside(grown, torch.where(ends, sums, -torch.inf)[:, : self.width] / self.step**self.penalty)
         self.sums, go = torch.where(ends, -torch.inf, sums).topk(min(self.width, sums.shape[1]))
         self.alive = _pick(grown, go)
@@ -98,7 +102,7 @@ class Beam:
 
     def over(self) -> bool:
         """Whether the best running sum, over the length that suits it best, is no better than what ended."""
-        if self.eos is None or self.step == self.n:
+        if not self.eos or self.step == self.n:
             return self.step == self.n
         reach = self.sums[:, 0] / max((self.step + 1) ** self.penalty, self.n**self.penalty)
         return bool((reach <= self.scores[:, -1]).all())

@@ -11,6 +11,7 @@ who types the name of a control token has typed text.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from gen_transformer.tokenizer import Tokenizer
 
-Message = Mapping[str, str]  # {"role": ..., "content": ...}
+Message = Mapping[str, Any]  # {"role": ..., "content": ...}, and "weight": 0 where an assistant's turn is not learnt
 Rendered = tuple[list[int], list[int]]  # ids, and 1 where the assistant learns
 ORDER = {
     "system": ("",),
@@ -53,21 +54,27 @@ class Template:
     def render(self, messages: Sequence[Message], tok: Tokenizer) -> Rendered:
         """The ids of a conversation, and a mask of the same length.
 
-        The mask is 1 on what the assistant said and on the token that ends its turn, 0 on headers and on everybody
-        else. (Where nothing but text ends a turn, all of that text.)
+        The mask is 1 on what the assistant said and on the token that ends its turn, 0 on headers, on everybody else
+        and on turns of weight 0. (Where nothing but text ends a turn, all of that text.)
 
         Raises:
-            ValueError: for a role that is unknown or out of order, or content that is no text.
+            ValueError: for a role that is unknown or out of order, content that is no text, or another weight than
+                0 and 1.
         """
         self._check(messages)
         ids = self._ids(self.start, tok)
         mask = [0] * len(ids)
         for message in messages:
-            for text, plain, learnt in self._pieces(message["role"], message["content"]):
+            learns = self._learns(message)
+            for text, plain, said in self._pieces(message["role"], message["content"]):
                 new = tok.encode(text) if plain else self._ids(text, tok)
                 ids += new
-                mask += [int(learnt)] * len(new)
+                mask += [int(said and learns)] * len(new)
         return ids, mask
+
+    def learnt(self, messages: Sequence[Message]) -> list[int]:
+        """Which turns are learnt: the assistant's, but those of weight 0."""
+        return [i for i, message in enumerate(messages) if self._learns(message)]
 
     def prompt(self, messages: Sequence[Message], tok: Tokenizer) -> list[int]:
         """The ids of a conversation and of the header under which the assistant answers."""
@@ -79,10 +86,10 @@ class Template:
         return self._ids(self._end()[0], tok)
 
     def to_jinja(self) -> str:
-        """A Hugging Face chat_template, with `{% generation %}` around what the assistant learns.
+        """A Hugging Face chat_template, with `{% generation %}` around what the assistant said.
 
-        The ids are ours where the tokenizer does not merge across the border of header and content, and where no
-        content holds the name of a control token: Hugging Face parses it.
+        It knows no weights. The ids are ours where the tokenizer does not merge across the border of header and
+        content, and where no content holds the name of a control token: Hugging Face parses it.
         """
         turns = []
         for role, (before, after) in self.roles.items():
@@ -98,7 +105,7 @@ class Template:
         return f"{{{{ {self.start!r} }}}}{{% for message in messages %}}{each}{{% endfor %}}{header}"
 
     def _pieces(self, role: str, content: str) -> Iterator[tuple[str, bool, bool]]:
-        """(text, whether it is only text, whether it is learnt) of a turn."""
+        """(text, whether it is only text, whether the assistant said it) of a turn."""
         before, after = self.roles[role]
         yield before, False, False
         if role != self.assistant:
@@ -115,6 +122,9 @@ class Template:
         after = self.roles[self.assistant][1]
         found = self._control().search(after)
         return (after[: found.end()], after[found.end() :]) if found else (after, "")
+
+    def _learns(self, message: Message) -> bool:
+        return message["role"] == self.assistant and message.get("weight") != 0
 
     def _control(self) -> re.Pattern[str]:
         longest = sorted(self.controls, key=len, reverse=True)
@@ -137,6 +147,9 @@ class Template:
                 raise ValueError(f"turn {i} has the role {role!r}; this template has {', '.join(self.roles)}")
             if not isinstance(content, str):
                 raise ValueError(f"turn {i} ({role}) has {type(content).__name__} as content; give a string")
+            if message.get("weight") not in (None, 0, *[1] * (role == self.assistant)):
+                rule = f"turns of the {self.assistant} have 0 or 1, all others none or 0"
+                raise ValueError(f"turn {i} ({role}) has the weight {message['weight']!r}; {rule}")
             if before not in self.order[role]:
                 allowed = " or ".join(r or "the start" for r in self.order[role])
                 raise ValueError(f"turn {i} ({role}) follows {before or 'the start'}; {role} turns follow {allowed}")

@@ -43,19 +43,19 @@ class Rope:
         return self.high or (32.0 if self.scaling == "yarn" else 4.0)
 
     def frequencies(
-        self, dim: int, context: int, length: int | Int[Tensor, ""], device: torch.device | str = "cpu"
+        self, dim: int, context: int, length: int | Int[Tensor, "*length"], device: torch.device | str = "cpu"
     ) -> "Frequencies":
         """Angles per position of the `dim / 2` planes, in float32, and the factor on the rotated vectors.
 
         Args:
             dim: of a head.
             context: of the model, in tokens.
-            length: of the longest document so far; only `dynamic` looks at it.
+            length: of the document, or of that of each token; only `dynamic` looks at it.
         """
         original = self.original or context
         theta = self.theta
         if self.scaling == "dynamic":  # the base grows with the sequence once it is longer than the context
-            longest = torch.as_tensor(length, device=device).clamp(min=original)
+            longest = torch.as_tensor(length, device=device)[..., None].clamp(min=original)
             theta = theta * (self.factor * longest / original - (self.factor - 1)) ** (dim / (dim - 2))
         inverse = 1 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
         if self.scaling == "linear":
@@ -86,7 +86,7 @@ def _check_choices(settings: Any) -> None:
             raise ValueError(f"{field.name} is one of {', '.join(allowed)}, got {value!r}")
 
 
-Frequencies = tuple[Float[Tensor, "half"], float]
+Frequencies = tuple[Float[Tensor, "*length half"], float]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,10 @@ class Config:
             raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv}")
         if self.pos == "rope" and self.width % 2:
             raise ValueError(f"rotary positions turn pairs, so heads need an even width, got {self.width}")
+        if self.rope.scaling == "dynamic" and self.rope.original not in (None, self.context):
+            raise ValueError(
+                f"dynamic positions grow from the context of {self.context}, got original={self.rope.original}; drop it"
+            )
         if self.pos.startswith("sinusoidal") and self.dim % 2:
             raise ValueError(f"sines and cosines come in pairs, so dim must be even, got {self.dim}")
         if self.parallel != "none" and self.post_norm:

@@ -14,15 +14,17 @@ header.json. It is written token by token and appears under its name when it is 
 [Johnson74] Worst-case performance bounds for simple one-dimensional packing algorithms, SIAM J. Computing 3(4).
 """
 
+import codecs
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +37,8 @@ from gen_transformer.tokenizer import Tokenizer
 Row = tuple[Int64[Tensor, "t"], Int64[Tensor, "t"], Float32[Tensor, "t"], Int64[Tensor, "t"]]
 Stream = tuple[Int64[Tensor, "t"], Int64[Tensor, "t"], Float32[Tensor, "t"]]
 TEXT = (".txt", ".md", ".jsonl")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escaped, which a whole pair may be
+_SURROGATES = re.compile("[\ud800-\udfff]")  # that are no pair
 
 
 # ---------------------------------------------------------------------- text
@@ -57,7 +61,7 @@ def read(path: str | Path, *, encoding: str = "utf-8", field: str = "text") -> I
     empty, broken = True, []
     for file in files:
         try:
-            for text in _documents(file, "utf-8-sig" if encoding == "utf-8" else encoding, field):
+            for text in _documents(file, encoding, field):
                 empty = empty and not text.strip()
                 yield text
         except UnicodeDecodeError as error:
@@ -76,26 +80,46 @@ def read(path: str | Path, *, encoding: str = "utf-8", field: str = "text") -> I
 
 def _documents(file: Path, encoding: str, field: str) -> Iterator[str]:
     if file.suffix != ".jsonl":
-        yield file.read_text(encoding)
+        yield file.read_text(_unmarked(encoding))
         return
-    with file.open(encoding=encoding) as lines:
+    for number, value in json_lines(file, encoding):
+        text = value.get(field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise ValueError(f"{file} line {number} is no JSON object with a text under the key {field!r}")
+        yield text
+
+
+def json_lines(file: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Any]]:
+    """The values of a .jsonl file, each with the number of its line; blank lines hold none.
+
+    A line ends where Python's files end it, at "\\n", "\\r\\n" and "\\r": other separators, such as U+2028, are text.
+
+    Raises:
+        ValueError: for a line that is no JSON, or that has half of a surrogate pair, which is no character.
+    """
+    with file.open(encoding=_unmarked(encoding)) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                text = json.loads(line)[field]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                text = None
-            if not isinstance(text, str):
-                raise ValueError(f"{file} line {number} is no JSON object with a text under the key {field!r}")
-            yield text
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file} line {number} is no JSON: {error}") from None
+            if _SURROGATE.search(line) and (half := _SURROGATES.search(json.dumps(value, ensure_ascii=False))):
+                raise ValueError(f"{file} line {number} has {half[0]!r}, half of a surrogate pair; take it out")
+            yield number, value
+
+
+def _unmarked(encoding: str) -> str:
+    """The encoding without the byte order mark at the start of a file."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 # ---------------------------------------------------------------------- tokens on disk
 
 
 def write_shard(folder: str | Path, tok: Tokenizer, texts: Iterable[str], *, end: str | None = None) -> None:
-    """Tokenise documents into a shard; memory does not grow with their number.
+    """Tokenise documents into a shard; memory grows neither with their number nor with the tokens of one.
 
     Args:
         folder: a new one; it appears when everything is written.
@@ -116,10 +140,12 @@ def write_shard(folder: str | Path, tok: Tokenizer, texts: Iterable[str], *, end
         with (part / "tokens.bin").open("wb") as tokens, (part / "offsets.bin").open("wb") as offsets:
             total = documents = 0
             offsets.write(np.int64(0).tobytes())
-            for ids in _encoded(tok, texts):
-                tokens.write(np.asarray(ids + tail, dtype).tobytes())
-                total, documents = total + len(ids) + len(tail), documents + 1
-                offsets.write(np.asarray(total, "<i8").tobytes())
+            for _, pieces in groupby(tok.encode_pieces(texts), lambda piece: piece[0]):
+                written = [tokens.write(np.asarray(ids, dtype).tobytes()) for _, ids in pieces]
+                if any(written):  # a document without tokens is none
+                    tokens.write(np.asarray(tail, dtype).tobytes())
+                    total, documents = total + sum(written) // dtype.itemsize + len(tail), documents + 1
+                    offsets.write(np.asarray(total, "<i8").tobytes())
         if not total:
             raise ValueError(f"there is no text for {folder}: every document is empty")
         header = {"format": 1, "dtype": dtype.str, "tokens": total, "documents": documents}
@@ -129,13 +155,6 @@ def write_shard(folder: str | Path, tok: Tokenizer, texts: Iterable[str], *, end
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _encoded(tok: Tokenizer, texts: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
-    """The ids of every document that has any."""
-    texts = iter(texts)
-    batches = iter(lambda: list(islice(texts, batch)), [])
-    return filter(None, chain.from_iterable(map(tok.encode_batch, batches)))
 
 
 class Corpus:

@@ -61,7 +61,9 @@ def _write_gpt2(model: Transformer) -> dict[str, Any]:
     return write_config(model.config, GPT2_FIELDS) | drops
 
 
-# ---------------------------------------------------------------------- Llama, Mistral, Qwen3
+# ---------------------------------------------------------------------- Llama, Mistral, Ministral, Qwen3
+
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 LLAMA_NAMES = rows("tokens=model.embed_tokens norm=model.norm head=lm_head") | rows(
     "norm1=input_layernorm attention.q=self_attn.q_proj attention.k=self_attn.k_proj attention.v=self_attn.v_proj"
@@ -88,14 +90,18 @@ def _read_llama(c: Fields, names: set[str]) -> Transformer:
 
 
 def _windows(c: Fields) -> tuple[int, ...]:
-    if c["model_type"] == "mistral":
-        return (c["sliding_window"] or 0,)
-    if not c.get("use_sliding_window"):
-        return (0,)
-    full = [i < c["max_window_layers"] for i in range(c["num_hidden_layers"])]
-    if c.get("layer_types"):
-        full = [kind == "full_attention" for kind in c["layer_types"]]
-    return tuple(0 if f else c["sliding_window"] for f in full)
+    """Tokens that each layer sees. As in AutoModel, a mistral with `layer_types` is a ministral."""
+    kind, n = c["model_type"], c["num_hidden_layers"]
+    slides = kind in ("mistral", "ministral") or (kind == "qwen3" and bool(c.get("use_sliding_window")))
+    window = (c["sliding_window"] or 0) if slides else 0
+    types = c.get("layer_types") if kind != "llama" else None
+    if types is None:
+        first = c["max_window_layers"] if kind == "qwen3" else 0
+        types = [SLIDING if window and i >= first else FULL for i in range(n)]
+    if len(types) != n or not {*types} <= ({SLIDING, FULL} if window else {FULL}):
+        rule = f"{n} of {FULL}, or of {SLIDING} with a sliding_window"
+        raise ValueError(f"{kind} with layer_types={types} and sliding_window={window} is not supported, only {rule}")
+    return tuple(window if each == SLIDING else 0 for each in types)
 
 
 def _write_llama(model: Transformer) -> dict[str, Any]:
@@ -109,11 +115,14 @@ def _write_mistral(model: Transformer) -> dict[str, Any]:
     return _write_llama(model) | {"sliding_window": model.config.sees(0) or None}
 
 
-def _write_qwen3(model: Transformer) -> dict[str, Any]:
+def _write_ministral(model: Transformer) -> dict[str, Any]:
     windows = explicit(model.config).window
-    kinds = ["sliding_attention" if w else "full_attention" for w in windows]
-    sliding = {"use_sliding_window": any(windows), "sliding_window": max(windows) or None, "layer_types": kinds}
-    return _write_llama(model) | sliding
+    types = [SLIDING if window else FULL for window in windows]
+    return _write_llama(model) | {"sliding_window": max(windows) or None, "layer_types": types}
+
+
+def _write_qwen3(model: Transformer) -> dict[str, Any]:
+    return _write_ministral(model) | {"use_sliding_window": any(model.config.window)}
 
 
 # ---------------------------------------------------------------------- Falcon
@@ -279,6 +288,7 @@ FAMILIES = {
     ),
     "llama": _llama("LlamaForCausalLM", _write_llama),
     "mistral": _llama("MistralForCausalLM", _write_mistral),
+    "ministral": _llama("MinistralForCausalLM", _write_ministral),
     "qwen3": _llama("Qwen3ForCausalLM", _write_qwen3),
     "falcon": Family(
         "FalconForCausalLM",

@@ -68,8 +68,11 @@ TURNS = {"llama3": ("low_freq_factor", "high_freq_factor", 1.0, 4.0), "yarn": ("
 
 
 def read_rope(c: Fields) -> Rope:
-    """Of version 4 (`rope_theta`, `rope_scaling`) and of version 5 (`rope_parameters`)."""
-    p = (c.get("rope_parameters") or {}) | (c.get("rope_scaling") or {})
+    """Rotary positions of version 4 (`rope_theta`, `rope_scaling`) and of version 5 (`rope_parameters`).
+
+    Where both are given, transformers reads `rope_scaling` and nothing of `rope_parameters`.
+    """
+    p = c.get("rope_scaling") or c.get("rope_parameters") or {}
     kind = p.get("rope_type", p.get("type", "default"))
     slow, fast, low, high = TURNS.get(kind, ("", "", 1.0, 4.0))
     known = {"type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings", slow, fast}

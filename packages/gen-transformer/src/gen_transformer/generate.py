@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from gen_transformer.prompt import LanguageModel, check_prompt, history
 from gen_transformer.sampling import Warp, choose, compose, greedy, likeliest, uniforms
 from gen_transformer.speculative import Tally, speculate_rows
+from gen_transformer.tokenizer import continuation
 
 Stop = int | str | Sequence[int]
 
@@ -61,7 +62,7 @@ def generate(
         tokens = _decode(model, ids, doc, cache, warp or compose(), u)
     else:
         tokens = speculate_rows(model, draft, ids, doc, k, warp or compose(), u, tally or Tally())
-    return _until(tokens, stops) if stops else tokens
+    return _until(ids[:, -1].tolist(), tokens, stops) if stops else tokens
 
 
 def complete(model: LanguageModel, ids: Int[Tensor, "b t"], n: int, **options: Any) -> Int[Tensor, "b at_most_n"]:
@@ -90,7 +91,7 @@ def _decode(
 
 # ---------------------------------------------------------------------- where a row ends
 
-Ends = Callable[[list[int]], bool]  # a row's new tokens to whether the last of them ends it
+Ends = Callable[[list[int]], bool]  # the last token of a prompt and the new ones to whether the last of them ends it
 
 
 def _parse(stop: Stop | Sequence[Stop], decode: Callable[[list[int]], str] | None) -> list[Ends]:
@@ -101,7 +102,7 @@ def _parse(stop: Stop | Sequence[Stop], decode: Callable[[list[int]], str] | Non
 def _ids_end(ids: Sequence[int]) -> Ends:
     if not ids:
         raise ValueError("a stop sequence needs at least one id")
-    return lambda row: row[-len(ids) :] == list(ids)
+    return lambda row: row[1:][-len(ids) :] == list(ids)
 
 
 def _text_ends(text: str, decode: Callable[[list[int]], str] | None) -> Ends:
@@ -109,17 +110,21 @@ def _text_ends(text: str, decode: Callable[[list[int]], str] | None) -> Ends:
         raise ValueError("a stop string is empty; it would end every text at once")
     if decode is None:
         raise ValueError(f"to stop at the string {text!r}, pass decode=, which turns ids into text")
-    tail = len(text.encode()) + 1  # a token is a byte at least, and decoders may strip the first one's space
-    return lambda row: text in decode(row[-tail:])
+    tail = len(text.encode())  # a token is a byte at least
+
+    def ends(row: list[int]) -> bool:
+        first = max(1, len(row) - tail)
+        return text in continuation(decode, row[:first], row[first:])
+
+    return ends
 
 
-def _until(tokens: Iterator[Tensor], stops: list[Ends]) -> Iterator[Tensor]:
+def _until(before: list[int], tokens: Iterator[Tensor], stops: list[Ends]) -> Iterator[Tensor]:
     """The tokens up to the end of each row, then -1, until all rows have ended."""
-    rows: list[list[int]] = []
+    rows = [[last] for last in before]
     ended: set[int] = set()
     for token in tokens:
         values = token.tolist()  # the one wait for the device
-        rows = rows or [[] for _ in values]
         yield token.new_tensor([-1 if i in ended else value for i, value in enumerate(values)]) if ended else token
         for i, value in enumerate(values):
             rows[i].append(value)

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from gen_transformer.beam import Ends
 from gen_transformer.evaluate import evaluating, loglikelihood, score_each
 from gen_transformer.generate import complete
 from gen_transformer.prompt import LanguageModel, left_pad
-from gen_transformer.sampling import Warp, sampler
+from gen_transformer.sampling import Warp, compose, known, sampler
 from gen_transformer.tokenizer import Tokenizer
 
 
@@ -25,7 +26,7 @@ def harness(
     *,
     bos: int | None = None,
     empty: int | None = None,
-    end: int | None = None,
+    end: Ends = None,
     new_tokens: int = 256,
     batch_size: int = 8,
     generator: torch.Generator | None = None,
@@ -35,7 +36,7 @@ def harness(
     Args:
         bos: id before each context.
         empty: what an empty context is where there is no `bos`, and what rolling log-likelihoods then start from.
-        end: id at which an answer ends, besides the strings of the task.
+        end: the id, or ids, at which an answer ends, besides the strings of the task.
         new_tokens: longest answer where the task names no length.
         generator: for tasks that sample.
 
@@ -79,13 +80,14 @@ def answer(
     *,
     until: Sequence[str] = (),
     bos: int | None = None,
-    end: int | None = None,
+    end: Ends = None,
     warp: Warp | None = None,
     generator: torch.Generator | None = None,
 ) -> list[str]:
     """What the model says after each prompt, at most `n` tokens, without the string or id that ended it.
 
-    Prompts that do not fit the context with `n` tokens more are cut on the left.
+    A prompt and its answer are one text, so an answer may begin with a blank; lm-eval's Hugging Face backend loses it
+    with tokenizers like Llama's. Prompts that do not fit the context with `n` tokens more are cut on the left.
 
     Raises:
         ValueError: where `n` leaves no room for a prompt, or a prompt has no token.
@@ -94,15 +96,19 @@ def answer(
     if room < 1:
         raise ValueError(f"{n} new tokens leave no room for a prompt in a context of {model.config.context}; ask fewer")
     first = [] if bos is None else [bos]
+    ends = [] if end is None else [end] if isinstance(end, int) else list(end)
+    warp = known(warp or compose(), model.config.vocab, len(tok))
+    rows = [(first + tok.encode(prompt))[-room:] for prompt in prompts]
     with evaluating(model) as device:
-        ids, doc = left_pad([(first + tok.encode(prompt))[-room:] for prompt in prompts], device=device)
-        stop = [*until, *([] if end is None else [end])]
-        new = complete(model, ids, n, doc=doc, warp=warp, stop=stop, decode=tok.decode, generator=generator)
-    return [_cut(tok, [i for i in row if i >= 0], until, end) for row in new.tolist()]
+        ids, doc = left_pad(rows, device=device)
+        stop = [*until, *ends]
+        new = complete(model, ids, n, doc=doc, warp=warp, stop=stop, decode=tok.decode, generator=generator).tolist()
+    return [_text(tok, row, [i for i in more if i >= 0], until, ends) for row, more in zip(rows, new, strict=True)]
 
 
-def _cut(tok: Tokenizer, ids: list[int], until: Sequence[str], end: int | None) -> str:
-    text = tok.decode(ids[:-1] if ids[-1] == end else ids)
+def _text(tok: Tokenizer, before: list[int], ids: list[int], until: Sequence[str], ends: Sequence[int]) -> str:
+    ids = [i for i in ids if i not in ends and i not in tok.specials.values()]
+    text = tok.continuation(before, ids)
     for stop in until:
         text = text.split(stop)[0]
     return text

@@ -3,8 +3,8 @@
     model = load("path/to/gpt2")                    # a Transformer, Bert or EncoderDecoder
     save(model, "out", eos_token_id=50256)          # AutoModelForCausalLM.from_pretrained("out") reads it
 
-GPT-2, Llama, Mistral, Qwen3, Falcon, BERT and Marian (`families.py`). Which family a model is saved as follows from its
-configuration: the first whose `config.json` reads back as that very model. Nothing is unpickled.
+GPT-2, Llama, Mistral, Ministral, Qwen3, Falcon, BERT and Marian (`families.py`). Which family a model is saved as
+follows from its configuration: the first whose `config.json` reads back as that very model. Nothing is unpickled.
 """
 
 import json
@@ -53,6 +53,13 @@ def load(path: str | Path, *, dtype: torch.dtype | None = None) -> nn.Module:
         state |= zip(parts, _split(model, family, name, parts, stored[name]), strict=True)
     model.load_state_dict({k: x.to(dtype or x.dtype) for k, x in state.items()}, assign=True)
     return model
+
+
+def ends(path: str | Path) -> list[int]:
+    """The ids at which transformers ends a text: of generation_config.json, or without that file of config.json."""
+    file = Path(path) / "generation_config.json"
+    found = _json(file if file.is_file() else Path(path) / "config.json").get("eos_token_id")
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def save(model: nn.Module, path: str | Path, shard: str | int = "5GB", **fields: Any) -> None:
@@ -123,7 +130,8 @@ def _split(model: nn.Module, family: Family, name: str, parts: Parts, x: Tensor)
 
 def _family_of(model: nn.Module) -> tuple[str, dict[str, Any]]:
     """The family of a model and its fields of `config.json`."""
-    kind = {Bert: ["bert"], Transformer: ["gpt2", "llama", "mistral", "qwen3", "falcon"]}.get(type(model), ["marian"])
+    kinds = {Bert: ["bert"], Transformer: ["gpt2", "llama", "mistral", "ministral", "qwen3", "falcon"]}
+    kind = kinds.get(type(model), ["marian"])
     for name in kind:
         family = FAMILIES[name]
         config = family.write(model)
@@ -151,16 +159,21 @@ def _description(folder: Path) -> tuple[Fields, Family]:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json; give the directory of a Hugging Face model")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}); download it again") from error
-    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    raw = _json(file)
+    kind = raw.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"{file} describes a model of type {kind!r}, supported are {', '.join(FAMILIES)}")
     fields = Fields(FAMILIES[kind].defaults | raw)
     fields.need(quantization_config=None)
     return fields, FAMILIES[kind]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); download it again") from error
+    return raw if isinstance(raw, dict) else {}
 
 
 def _tensors(folder: Path) -> Parts:

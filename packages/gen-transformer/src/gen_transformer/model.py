@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gen_transformer.attention import Attention, KVCache, Rotary, positions, rotary, sinusoids, visible
+from gen_transformer.attention import Attention, KVCache, Rotary, lengths, positions, rotary, sinusoids, visible
 from gen_transformer.config import Config
 
 ACTIVATIONS = {
@@ -244,7 +244,8 @@ class Transformer(nn.Module):
         }
         turn = None if cache is None else cache.turn(place)
         if turn is None and cfg.pos == "rope":
-            turn = rotary(cfg, place, x.dtype)
+            dynamic = doc if cfg.rope.scaling == "dynamic" else None
+            turn = rotary(cfg, place, x.dtype, total if dynamic is None else lengths(dynamic)[:, -new:])
         source_mask = None
         if source_doc is not None:
             source_mask = (source_doc >= 0)[:, None, None, :]

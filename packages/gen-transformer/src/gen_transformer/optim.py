@@ -136,7 +136,15 @@ def optimizer(
         lr: of AdamW.
         muon: rate of Muon for the matrices, about .02; None: AdamW for them too.
         weight_decay: of matrices; tables, gains and biases have none.
+
+    Raises:
+        ValueError: for weights of less than float32, where most updates are smaller than half of the last digit.
     """
+    if narrow := {str(p.dtype) for p in model.parameters() if p.requires_grad and p.dtype.itemsize < 4}:
+        raise ValueError(
+            f"weights of {', '.join(sorted(narrow))} lose small updates; train model.float(), with which Trainer's "
+            "precision='bf16' still computes in bf16"
+        )
     matrices, tables, vectors = groups(model)
     free = [{"params": tables, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
     free = [group for group in free if group["params"]]

@@ -247,7 +247,7 @@ def refinedweb_lines(text: str, *, max_removed: float = 0.05) -> tuple[str, str 
     are ours, English and French.
     """
     kept, flagged = [], 0
-    for line in text.splitlines():
+    for line in text.split("\n"):
         edited = "" if _is_navigation(line) else line
         if len(line.split()) <= 10:
             edited = _EDGES.sub("", edited)

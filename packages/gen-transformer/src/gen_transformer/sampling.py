@@ -100,6 +100,11 @@ def below(n: int) -> Warp:
     return warp
 
 
+def known(warp: Warp, vocab: int, tokens: int) -> Warp:
+    """`warp` on the ids that a tokenizer of so many tokens has, where a table of `vocab` rows is padded beyond."""
+    return warp if vocab <= tokens else compose(below(tokens), warp)
+
+
 def repetition(r: int | float) -> Warp:
     """Positive logits of the tokens so far divided by r, negative ones times r ([Keskar19] section 4.1)."""
     if r <= 0:

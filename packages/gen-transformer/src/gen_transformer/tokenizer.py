@@ -14,7 +14,7 @@ tokens. The most frequent pair is merged first; of equally frequent ones, the pa
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from torch import Tensor
 
 from gen_core.files import whole
+from gen_transformer.cutting import PIECE, cut, cuttable
 
 GPT4 = (  # words with the character before them, numbers of up to three digits, punctuation, blanks
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -64,24 +65,54 @@ class Tokenizer:
         """The ids of a text; decoding them gives it back.
 
         Raises:
-            ValueError: for characters that a character tokenizer does not have.
+            ValueError: for characters that a character tokenizer does not have, and for surrogates, which are none.
         """
-        if self._ids is None:
-            return self.inner.encode(text, add_special_tokens=False).ids
-        try:
-            return [self._ids[c] for c in text]
-        except KeyError:
-            unknown = "".join(sorted(set(text) - self._ids.keys()))
-            raise ValueError(
-                f"{unknown!r} is not among the {len(self._ids)} characters of this tokenizer; "
-                "make it from a text that has all of them, or train byte-level BPE"
-            ) from None
+        return [i for piece in self._pieces(text) for i in self._encode([piece])[0]]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
+        found: list[list[int]] = [[] for _ in texts]
+        for number, ids in self.encode_pieces(texts):
+            found[number] += ids
+        return found
+
+    def encode_pieces(self, texts: Iterable[str], together: int = 2**19) -> Iterator[tuple[int, list[int]]]:
+        """The ids of all texts in their order, in pieces: (number of the text, ids).
+
+        Memory grows neither with the number of texts nor, where they can be cut (`cutting`), with their length: about
+        `together` characters are tokenised at a time, on all cores.
+        """
+        batch, size = [], 0
+        for number, text in enumerate(texts):
+            for piece in self._pieces(text):
+                batch.append((number, piece))
+                size += len(piece)
+                if size >= together:
+                    yield from self._numbered(batch)
+                    batch, size = [], 0
+        yield from self._numbered(batch)
+
+    def _numbered(self, batch: list[tuple[int, str]]) -> Iterator[tuple[int, list[int]]]:
+        numbers, pieces = [number for number, _ in batch], [piece for _, piece in batch]
+        return zip(numbers, self._encode(pieces), strict=True)
+
+    def _pieces(self, text: str) -> Iterable[str]:
+        return cut(text) if len(text) > PIECE and self._cuttable else [text]
+
+    @cached_property
+    def _cuttable(self) -> bool:
+        return self._ids is not None or cuttable(json.loads(self.inner.to_str()))
+
+    def _encode(self, pieces: list[str]) -> list[list[int]]:
         if self._ids is not None:
-            return [self.encode(text) for text in texts]
-        return [e.ids for e in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+            return [_by_character(self._ids, piece) for piece in pieces]
+        try:
+            if len(pieces) == 1:
+                return [self.inner.encode(pieces[0], add_special_tokens=False).ids]
+            return [e.ids for e in self.inner.encode_batch_fast(pieces, add_special_tokens=False)]
+        except TypeError:
+            half = next(c for piece in pieces for c in piece if "\ud800" <= c <= "\udfff")
+            raise ValueError(f"the text has {half!r}, half of a surrogate pair, which is no character") from None
 
     def decode(self, ids: Sequence[int] | Int64[Tensor, "t"]) -> str:
         """The text of ids; control tokens by their names, bytes that are no UTF-8 as U+FFFD."""
@@ -90,6 +121,13 @@ class Tokenizer:
             wrong = next(i for i in ids if not 0 <= i < len(self))
             raise ValueError(f"id {wrong} lies outside the vocabulary 0..{len(self) - 1}; is it another tokenizer's?")
         return self.inner.decode(ids, skip_special_tokens=False)
+
+    def continuation(self, before: Sequence[int], after: Sequence[int]) -> str:
+        """The text that the ids `after` add to that of `before`, which `decode(after)` may lack a blank of.
+
+        Control tokens in `before` count as no text.
+        """
+        return continuation(self.decode, [i for i in before if i not in self.specials.values()], after)
 
     def special(self, name: str) -> int:
         """The id of a control token.
@@ -172,6 +210,17 @@ class Tokenizer:
             raise ValueError(f"{file} is no tokenizer.json that can be read: {error}") from None
 
 
+def _by_character(vocab: dict[str, int], text: str) -> list[int]:
+    try:
+        return [vocab[c] for c in text]
+    except KeyError:
+        unknown = "".join(sorted(set(text) - vocab.keys()))
+        raise ValueError(
+            f"{unknown!r} is not among the {len(vocab)} characters of this tokenizer; "
+            "make it from a text that has all of them, or train byte-level BPE"
+        ) from None
+
+
 def train_bpe(texts: Iterable[str], vocab: int, specials: Sequence[str] = (), pattern: str = GPT4) -> Tokenizer:
     """Byte-level byte-pair encoding ([Sennrich16] algorithm 1, over bytes), the same on every machine.
 
@@ -203,7 +252,9 @@ def train_bpe(texts: Iterable[str], vocab: int, specials: Sequence[str] = (), pa
             seen += len(text)
             yield text
 
-    learner.train_from_iterator(counted(), trainer)
+    cuts = cuttable(json.loads(learner.to_str()))
+    words = (piece for text in counted() for piece in (cut(text) if cuts else [text]))
+    learner.train_from_iterator(words, trainer)
     if not seen:
         raise ValueError("a tokenizer cannot be trained on empty text; give at least one document with characters")
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
@@ -230,6 +281,13 @@ def _with_specials(inner: tokenizers.Tokenizer, specials: Sequence[str]) -> Toke
         raise ValueError(f"control tokens need names that differ and are no tokens of text, got {list(specials)}")
     inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
     return Tokenizer(inner)
+
+
+def continuation(decode: Callable[[list[int]], str], before: Sequence[int], after: Sequence[int]) -> str:
+    """The text that the ids `after` add to that of `before`: decoders drop the blank before the first word of all."""
+    last = list(before[-1:])
+    whole, start = decode([*last, *after]), decode(last)
+    return whole.removeprefix(start if whole.startswith(start) else start.rstrip("\ufffd"))  # half a character
 
 
 def fertility(tok: Tokenizer, text: str) -> float:
