@@ -1,6 +1,10 @@
 """Commands so small that each takes a second, with no dropout, which every process would draw for itself."""
 
+from pathlib import Path
+from typing import Any
+
 from gen_apps.__main__ import main
+from gen_core import Run
 
 DIFFUSION = (
     "diffusion train {} --size 8 --optim.steps 8 --optim.batch-size 8 --optim.lr 1e-3 --sampler.steps 4 "
@@ -18,3 +22,9 @@ GAN = (
 
 def gen(*words: str) -> None:
     main([part for word in words for part in word.split()])
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """Metrics of the last step of training; lines below it are of samples that another test has drawn."""
+    metrics = Run(run).metrics()
+    return next(entry for entry in metrics if entry["step"] == metrics[-1]["step"])

@@ -9,6 +9,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gen_apps import threads
+
 COMMANDS: dict[str, tuple[str, str]] = {  # words: (module:function, what it does)
     "diffusion train": (
         "gen_apps.diffusion.train:train",
@@ -78,6 +80,8 @@ def _dispatch(args: list[str]) -> None:
     for n in (2, 1):
         if (name := " ".join(words[:n])) in COMMANDS and len(words) >= n:
             module, function = COMMANDS[name][0].split(":")
+            if module != "gen_green.cli" and "torch" not in sys.modules:
+                threads.share()  # a command that gen green runs chooses for itself
             command = getattr(importlib.import_module(module), function)
             if module == "gen_green.cli":  # reads its own words, with the standard library: its overhead is its users'
                 return command(args[1:], prog="gen green")

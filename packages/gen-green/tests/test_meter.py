@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -238,12 +237,18 @@ def test_the_queue_of_the_gpu_is_waited_for_at_edges_when_asked():
 
 def test_a_thread_reads_in_between_only_when_asked():
     before, sensor = threading.active_count(), Sensor()
-    reads = []
-    sensor.read = lambda: reads.append(threading.current_thread().name) or 0.0  # type: ignore[method-assign]
+    between = threading.Semaphore(0)
+
+    def read():
+        if threading.current_thread().name == "gen-green":
+            between.release()
+        return 0.0
+
+    sensor.read = read  # type: ignore[method-assign]
     with Meter([sensor], every=0.01):
         assert threading.active_count() == before + 1
-        time.sleep(0.1)
-    assert reads.count("gen-green") >= 2 and threading.active_count() == before
+        assert all(between.acquire(timeout=60) for _ in range(2))
+    assert threading.active_count() == before
     with pytest.raises(ValueError, match="every needs seconds above 0"):
         Meter(every=0)
 

@@ -319,7 +319,7 @@ def test_a_stopped_process_costs_nothing_and_loses_nothing():
     tree = Tree()
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time\nwhile time.process_time() < .3: pass"])
     os.kill(child.pid, signal.SIGSTOP)
-    time.sleep(0.05)
+    os.waitpid(child.pid, os.WUNTRACED)  # returns once it has stopped
     before = tree.seconds()
     time.sleep(0.2)
     stopped = tree.seconds() - before

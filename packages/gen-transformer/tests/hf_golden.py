@@ -102,6 +102,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PAD = 3
 """Padding tokens before the second row."""
+ROUNDING = 1e-6
+"""Norms of gradients below it are 0 but for the order of a sum in float32; the smallest other one is 0.018."""
 
 
 def wave(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -210,6 +212,12 @@ def gradients(name: str, model: Any, dtype: torch.dtype = torch.float32) -> dict
     return {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
 
 
+def size(slope: torch.Tensor) -> float:
+    """The norm of a gradient; 0.0 below the rounding of float32, as for a bias of keys, which softmax does not see."""
+    norm = slope.norm().item()
+    return float(f"{norm:.7g}") if norm > ROUNDING else 0.0
+
+
 def greedy(name: str, model: Any, n: int, use_cache: bool = True) -> torch.Tensor:
     """The n tokens that follow the first 12 of each row, the second one padded on its left."""
     given = {k: v[:, :12] for k, v in inputs(name).items() if k in ("input_ids", "attention_mask")}
@@ -238,7 +246,7 @@ def make() -> dict[str, Any]:
             "config": config,
             "shapes": {re.sub(r"\.\d+\.", ".*.", k): shape for k, shape in shapes.items()},
             "outputs": [some(x) for x in outputs(name, model)],
-            "slopes": {k: float(f"{slopes[k].norm().item():.7g}") for k in list(slopes)[:: len(slopes) // 5]},
+            "slopes": {k: size(slopes[k]) for k in list(slopes)[:: len(slopes) // 5]},
         }
         if not any(word in name for word in ("bert", "marian")):
             cases[name]["greedy"] = greedy(name, model, 20).tolist()

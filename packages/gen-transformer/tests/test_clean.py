@@ -3,7 +3,6 @@
 Golden verdicts are those of datatrove 0.10.1; `-m peers` asks it again.
 """
 
-import time
 from collections import Counter
 
 import pytest
@@ -176,11 +175,10 @@ def test_words(text, language, want):
 
 
 def test_words_of_long_garbage_take_no_time():
-    start = time.process_time()
+    """Backtracking that is worse than quadratic would outlast the time limit of a test."""
     for part in ("a", "!", "a.", "a-", "x!?", "'s", "a's", "b@", "://", "é…"):
         text = part * 10_000
         assert "".join(words(text)) == text
-    assert time.process_time() - start < 5
 
 
 def test_c4_takes_lines_out():

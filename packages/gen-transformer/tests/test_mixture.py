@@ -1,6 +1,5 @@
 """Mixtures of sources: ratios of tokens, epochs of each, and an order that is a function of (seed, step) alone."""
 
-import time
 from collections import Counter
 from itertools import islice
 
@@ -117,11 +116,10 @@ def test_new_ratios_change_the_pace_and_not_the_order_within_a_source():
 
 
 def test_a_step_far_out_costs_no_more():
+    """Counting up to it would outlast the time limit of a test."""
     data = Mixture({"a": Rows(1000, 1000), "b": Rows(10, 10)}, {"a": 0.7, "b": 0.3}, batch_size=64)
-    start = time.process_time()
     assert len(data.rows(10**9)) == 64
     assert data.seen(10**9)["b"].rows == pytest.approx(0.3 * 64 * 10**9, abs=2)
-    assert time.process_time() - start < 0.1
 
 
 def test_once_gives_every_row_once():
