@@ -138,7 +138,7 @@ def leave(
     Run(run).write("energy.json", spent)
     shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
     np.savez(run / "samples.npz", x=x.numpy(), label=shown.numpy())
-    measured = quality.assess(x, labels, training, held_out, seed=config.seed)
+    measured = quality.assess(x, labels, training, held_out)
     Run(run).write("quality.json", measured)
     rich.print(quality.table(measured))
     print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")

@@ -70,7 +70,7 @@ def train(config: Train) -> None:
         spent = {"training": json.loads((run / "energy.json").read_text()), "sampling, this process": cost.facts}
         Run(run).write("energy.json", spent)
         np.savez(run / "samples.npz", x=x.numpy(), label=labels.numpy())
-        measured = quality.assess(x, labels, training, held_out, seed=config.seed)
+        measured = quality.assess(x, labels, training, held_out)
         Run(run).write("quality.json", measured)
         rich.print(quality.table(measured))
         print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")
