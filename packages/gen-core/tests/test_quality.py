@@ -59,7 +59,7 @@ def test_a_sampler_of_twice_the_right_spread_and_a_copier_fail_the_two_sample_te
     shares = lambda m: [m.figures[c].value for c in ("nearest-samples", "nearest-held-out", "two-sample")]
     assert shares(wide) == pytest.approx([0, 1, 1], abs=0.03)
     assert shares(copies) == [0, 0, 1]
-    assert shares(reference.training_data())[2] < 0.62
+    assert shares(reference.training_data())[2] < 0.7
 
 
 def test_no_interval_leaves_what_a_figure_can_be(points):

@@ -15,7 +15,7 @@ from gen_core.quality import COLUMNS as QUALITY
 from gen_core.quality import Measured, Reference, difference, flat
 
 FLOOR = "training data"
-COLUMNS = (*QUALITY, "c2st", "bits/dim", "evaluations", "J/sample")
+COLUMNS = (*(c for c in QUALITY if c != "label"), "c2st", "bits/dim", "evaluations", "J/sample")
 DRAWS = 8  # half samples behind an interval
 
 Row = dict[str, Any]

@@ -76,11 +76,10 @@ def _verdict(figure: dict[str, Any], other: str, words: tuple[str, str, str], wh
     """More, less, or not to be told, by the interval of the difference."""
     low, high = figure["interval"]
     more, less, equal = words
-    chosen = more if low > 0 else less if high < 0 else equal
-    size = figure if low > 0 or high >= 0 else figure | {"value": -figure["value"], "interval": [-high, -low]}
-    return f"{chosen} the {other} {where}, by {text(size)}" if chosen != equal else (
-        f"{equal} the {other} {where}, a difference of {text(size)}"
-    )  # fmt: skip
+    if low <= 0 <= high:
+        return f"{equal} the {other} {where}, a difference of {text(figure)}"
+    size = figure if low > 0 else figure | {"value": -figure["value"], "interval": [-high, -low]}
+    return f"{more if low > 0 else less} the {other} {where}, by {text(size)}"
 
 
 def _cost(rows: dict[str, Row], families: list[str]) -> str:

@@ -98,7 +98,7 @@ def same_set(pooled: Blocks, n: int) -> tuple[float, float]:
     return both[:n].mean().item(), both[n:].mean().item()
 
 
-def frechet_distance(pooled: Float[Tensor, "n+m n+m"], n: int) -> float:
+def frechet_distance(pooled: Float[Tensor, "p p"], n: int) -> float:
     """`gen_core.metrics.frechet` of the first `n` samples and the others, for fewer samples than features.
 
     Centred on both sides, -d2 / 2 between the sets is the product A B' of their centred samples, whose singular values
@@ -113,7 +113,7 @@ def frechet_distance(pooled: Float[Tensor, "n+m n+m"], n: int) -> float:
     return (means + half_a * n / (n - 1) + half_b * m / (m - 1) - 2 * root).item()
 
 
-def kernel_distance(pooled: Float[Tensor, "n+m n+m"], norms: Float[Tensor, "n+m"], n: int, d: int) -> float:
+def kernel_distance(pooled: Float[Tensor, "p p"], norms: Float[Tensor, "p"], n: int, d: int) -> float:
     """`gen_core.metrics.kid` of the first `n` samples and the others, whose squared norms are `norms`."""
     products = (norms[:, None] + norms - pooled) / 2
     aa, ab, bb = _quarters((products / d + 1) ** 3, n)
@@ -121,5 +121,5 @@ def kernel_distance(pooled: Float[Tensor, "n+m n+m"], norms: Float[Tensor, "n+m"
     return (apart(aa) + apart(bb) - 2 * ab.mean()).item()
 
 
-def _quarters(pooled: Float[Tensor, "n+m n+m"], n: int) -> tuple[Tensor, Tensor, Tensor]:
+def _quarters(pooled: Float[Tensor, "p p"], n: int) -> tuple[Tensor, Tensor, Tensor]:
     return pooled[:n, :n], pooled[:n, n:], pooled[n:, n:]
