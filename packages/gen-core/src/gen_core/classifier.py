@@ -37,6 +37,7 @@ def c2st(
     """Accuracy on held-out folds of a perceptron that tells `a` from `b` ([Lopez17] section 3).
 
     As many samples of both sets: one that always says `a` is right in half of the cases, and no errors cancel.
+    The interval is that of independent predictions; folds share their training data, so it is a little narrow.
 
     Raises:
         ValueError: for sets of different size, where a constant answer beats a half, or fewer than two samples a fold.

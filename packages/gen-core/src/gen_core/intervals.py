@@ -40,7 +40,7 @@ class Estimate:
         n: int,
         *,
         level: float = 0.95,
-        bounds: tuple[float, float] = (-math.inf, math.inf),
+        bounds: tuple[int | float, int | float] = (-math.inf, math.inf),
     ) -> "Estimate":
         """The interval that half the differences between complementary half samples give, cut at `bounds`."""
         error = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(fmean(d**2 for d in differences))
@@ -58,7 +58,7 @@ def bootstrap(
     *,
     draws: int = 200,
     level: float = 0.95,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
+    bounds: tuple[int | float, int | float] = (-math.inf, math.inf),
     generator: torch.Generator | None = None,
 ) -> Estimate:
     """Interval for the expectation of `metric` at these sample sizes, from complementary half samples ([McCarthy69]).
@@ -102,5 +102,5 @@ def proportion(share: float, n: int, level: float = 0.95) -> Estimate:
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = (max(0.0, min(1.0, x / (1 + z**2 / n))) for x in (centre - half, centre + half))
-    return Estimate(share, low, high, n)
+    low, high = ((x / (1 + z**2 / n)) for x in (centre - half, centre + half))
+    return Estimate(share, max(0.0, min(low, share)), min(1.0, max(high, share)), n)  # 0 and 1 but for rounding
