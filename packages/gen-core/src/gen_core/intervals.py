@@ -44,7 +44,7 @@ class Estimate:
     ) -> "Estimate":
         """The interval that half the differences between complementary half samples give, cut at `bounds`."""
         error = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(fmean(d**2 for d in differences))
-        return cls(value, max(value - error, bounds[0]), min(value + error, bounds[1]), n)
+        return cls(value, float(max(value - error, bounds[0])), float(min(value + error, bounds[1])), n)
 
     def figure(self, unit: str = "1") -> dict[str, float | int | str | list[float]]:
         """The entry of a row of results; unit 1 is a pure number."""
