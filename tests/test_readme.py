@@ -69,9 +69,9 @@ def test_every_gen_command_of_the_readme_runs_as_written(tmp_path):
     run = tmp_path / "runs" / "diffusion-digits"
     assert (run / "report.html").is_file()
     quality = json.loads((run / "quality.json").read_text())
-    samples, real = ({k: v["value"] for k, v in row["values"].items()} for row in quality["rows"][:2])
-    assert real["frechet"] == pytest.approx(0.256, abs=1e-3), "the protocol has moved"
-    assert samples["frechet"] <= 0.50 and samples["two-sample"] <= 0.62  # the mean over seeds is below 0.40
+    samples, real = ({k: v["value"] for k, v in row.items() if isinstance(v, dict)} for row in quality["rows"][:2])
+    assert real["frechet"] == pytest.approx(0.0643, abs=1e-3), "the protocol has moved"
+    assert samples["frechet"] <= 0.125 and samples["two-sample"] <= 0.65  # the mean over seeds is below 0.10
     assert samples["label"] >= 0.97 and samples["memorisation"] >= 0.9
 
 

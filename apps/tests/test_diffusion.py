@@ -200,13 +200,14 @@ def test_likelihood_says_nats_and_bits_with_errors(pictures, points, capsys):
 
 def test_compare_measures_every_sampler_within_its_budget(points, capsys):
     gen(f"diffusion compare {points} --n 30 --budgets 4 8 --draws 1 --guidance 1.5 --eta 0.3 --device cpu")
-    lines = json.loads((points / "compare.json").read_text())["lines"]
-    assert {line["method"] for line in lines} == METHODS.keys() - {"ddim"}
-    assert all(0 < line["evaluations"] <= line["budget"] and line["joules per sample"] > 0 for line in lines)
-    assert ("heun", 8) in {(line["method"], line["budget"]) for line in lines}
-    assert {"frechet", "kid", "memorisation", "label"} <= lines[0]["values"].keys()
+    *rows, floor = json.loads((points / "compare.json").read_text())["rows"]
+    assert {row["name"] for row in rows} == METHODS.keys() - {"ddim"} and floor["name"] == "training data"
+    assert all(0 < row["evaluations"] <= row["budget"] and row["J/sample"]["value"] > 0 for row in rows)
+    assert ("heun", 8) in {(row["name"], row["budget"]) for row in rows}
+    assert {"frechet", "kid", "two-sample", "memorisation", "label"} <= rows[0].keys()
+    assert all(len(row[name]["interval"]) == 2 for row in rows for name in ("recall", "memorisation"))
     page = words_of(points / "compare.html")
-    assert page.count("data:image/png;") == 4 and "http" not in page and "real data" in capsys.readouterr().out
+    assert page.count("data:image/png;") == 4 and "http" not in page and "training data" in capsys.readouterr().out
 
 
 def test_learn2d_writes_one_page_that_needs_nothing_else(tmp_path, monkeypatch, capsys):

@@ -34,9 +34,9 @@ def test_a_run_leaves_what_a_reader_needs_and_goes_on_as_the_same(run):
     assert names >= {"config.json", "model.json", "metrics.jsonl", "quality.json", "energy.json", "report.html"}
     assert (run / "samples" / "step-000004.png").read_bytes()[:4] == b"\x89PNG"
     assert "val/loss" in trained(run)
-    rows = {r["name"]: r["values"]["f1"] for r in json.loads((run / "quality.json").read_text())["rows"]}
+    rows = {r["name"]: r["f1"] for r in json.loads((run / "quality.json").read_text())["rows"]}
     assert set(rows) == {"samples", "drawn", "another caption"}
-    assert rows["drawn"]["value"] == 1 and rows["samples"]["low"] <= rows["samples"]["value"] < 0.9
+    assert rows["drawn"]["value"] == 1 and 0 <= rows["samples"]["interval"][0] <= rows["samples"]["value"] < 0.9
     assert "another caption" in (run / "report.html").read_text()
     before = (run / "metrics.jsonl").read_bytes()
     gen(f"trajectory train --out {run} {TINY}")

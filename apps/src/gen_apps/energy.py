@@ -38,6 +38,8 @@ class Cost:
     """In words, for a reader."""
     metrics: dict[str, float] = field(default_factory=dict)
     """In numbers, for metrics.jsonl."""
+    per_sample: dict[str, Any] = field(default_factory=dict)
+    """Joules per sample, within the spread of their source."""
 
 
 @contextmanager
@@ -49,6 +51,8 @@ def metered(place: Place, samples: int) -> Iterator[Cost]:
         meter.lap(samples=samples)
     reading, spent = meter.reading, footprint(meter.reading, place.intensity(), pue=place.pue)
     cost.facts = facts(reading, spent)
+    each = reading.per(max(1, samples))
+    cost.per_sample = {"value": each.total, "interval": [each.low, each.high], "n": samples, "unit": "J"}
     cost.metrics = {
         "sampling/joules": reading.total,
         "sampling/joules_per_sample": reading.per_sample,

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ table { border-collapse: collapse; margin: .8rem 0; }
 th, td { padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e4e1; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 .wide { overflow-x: auto; } .wide th, .wide td { padding-right: .8rem; font-size: .84rem; }
-.wide td { white-space: nowrap; }
+.wide td { white-space: nowrap; } .wide small { display: block; font-size: .92em; }
 th { color: #63666d; font-weight: 500; vertical-align: bottom; }
 """
 
@@ -52,6 +53,12 @@ def equation(words: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = lambda kind, row: "<tr>" + "".join(f"<{kind}>{html.escape(str(c))}</{kind}>" for c in row) + "</tr>"
     return "\n".join(["<table>", cells("th", head), *(cells("td", row) for row in rows), "</table>"])
+
+
+def figures(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A wide table whose cells `value (low–high)` have their interval on a second line."""
+    small = re.sub(r"(?<=\d) (\([^()<]*–[^()<]*\))</td>", r"<small>\1</small></td>", table(head, rows))
+    return f'<div class="wide">{small}</div>'
 
 
 def image(figure: Any, words: str) -> str:

@@ -140,7 +140,7 @@ def leave(
     shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
     with whole(run / "samples.npz") as part:
         np.savez(part, x=x.numpy(), label=shown.numpy())
-    measured = quality.assess(x, labels, training, held_out, seed=config.seed)
+    measured = quality.assess(x, labels, training, held_out)
     Run(run).write("quality.json", measured)
     rich.print(quality.table(measured))
     print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")

@@ -3,19 +3,20 @@
 import pytest
 import torch
 
-from gen_core.classifier import hidden_units, two_sample
+from gen_core.classifier import c2st, hidden_units
 from gen_core.metrics import frechet
 
 
 def test_one_distribution_cannot_be_told_and_two_can():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 200, 5, generator=g)
-    assert abs(two_sample(a, b) - 0.5) < 0.08
+    found = c2st(a, b)
+    assert abs(found.value - 0.5) < 0.08 and found.low < found.value < found.high and found.n == 400
     # the best test of N(0, I) against N(3 e, I) is right in Phi(1.5) = .933 of cases
-    assert two_sample(a, b + torch.tensor([3.0, 0, 0, 0, 0])) == pytest.approx(0.933, abs=0.04)
-    assert two_sample(a, b) == two_sample(a, b)
+    assert c2st(a, b + torch.tensor([3.0, 0, 0, 0, 0])).value == pytest.approx(0.933, abs=0.04)
+    assert c2st(a, b) == found
     with pytest.raises(ValueError, match="as many samples of both"):
-        two_sample(a, b[:50])
+        c2st(a, b[:50])
 
 
 def test_features_see_classes_and_not_what_tells_none():

@@ -6,18 +6,17 @@ import torch
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 
-from gen_core import metrics
+from gen_core import distances
+from gen_core.intervals import Estimate, bootstrap, mean, proportion
 from gen_core.metrics import (
     PRDC,
-    Estimate,
-    bootstrap,
     frechet,
     gaussian,
     kid,
     median_distance,
     memorisation,
     mmd,
-    nearest_neighbour_accuracy,
+    nearest_neighbour,
     prdc,
     sliced_wasserstein,
     wasserstein,
@@ -114,7 +113,7 @@ def brute_mmd(a, b, k):
 
 @pytest.mark.parametrize("block", [2**22, 5])
 def test_mmd_equals_brute_force_for_unequal_sizes_in_any_blocks(monkeypatch, block):
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(distances, "BLOCK", block)
     a, b = normal(7, 3), normal(4, 3, seed=1) + 0.5
     assert kid(a, b) == pytest.approx(brute_mmd(a, b, lambda x, y: (x @ y / 3 + 1) ** 3), abs=1e-12)
     rbf = lambda x, y: torch.exp(-(x - y).square().sum() / (2 * 0.7**2))
@@ -237,9 +236,10 @@ def test_prdc_of_copies():
 @pytest.mark.parametrize("block", [7, 100])
 def test_neighbours_do_not_depend_on_the_blocks(monkeypatch, block):
     a, b = normal(23, 3), normal(17, 3, seed=1) + 0.3
-    whole = prdc(a, b), nearest_neighbour_accuracy(a, b), memorisation(a, b, b + 1), wasserstein(a[:17], b)
-    monkeypatch.setattr(metrics, "BLOCK", block)
-    assert (prdc(a, b), nearest_neighbour_accuracy(a, b), memorisation(a, b, b + 1), wasserstein(a[:17], b)) == whole
+    found = lambda: [*prdc(a, b), *nearest_neighbour(a[:17], b), memorisation(a, b, b + 1), wasserstein(a[:17], b)]
+    whole = found()
+    monkeypatch.setattr(distances, "BLOCK", block)
+    assert found() == pytest.approx(whole, rel=1e-12)
 
 
 # Memorisation and the two-sample test
@@ -254,17 +254,23 @@ def test_memorisation_is_1_for_fresh_samples_and_0_for_copies(digits):
     assert memorisation(fake, fake + to_train, fake - to_test) == 2 / 10
 
 
-def test_nearest_neighbour_accuracy_is_a_half_one_and_zero():
+def test_nearest_neighbours_are_of_the_same_set_by_half_always_or_never():
     a, b = normal(300, 4), normal(300, 4, seed=1)
-    assert nearest_neighbour_accuracy(a, b) == pytest.approx(0.5, abs=0.06)
-    assert nearest_neighbour_accuracy(a, b + 100) == 1
-    assert nearest_neighbour_accuracy(a, a.clone()) == 0
+    assert nearest_neighbour(a, b) == pytest.approx((0.5, 0.5), abs=0.06)
+    assert nearest_neighbour(a, b).distance == pytest.approx(0.5, abs=0.06)
+    assert nearest_neighbour(a, b + 100) == (1, 1) and nearest_neighbour(a, b + 100).distance == 1
+    assert nearest_neighbour(a, a.clone()) == (0, 0) and nearest_neighbour(a, a.clone()).distance == 1
 
 
-def test_nearest_neighbour_accuracy_is_a_half_for_unequal_sizes_and_ties():
-    """By chance alone the larger set would score 90 %; and where all points coincide each neighbour counts in part."""
-    assert nearest_neighbour_accuracy(normal(900, 4), normal(100, 4, seed=1)) == pytest.approx(0.5, abs=0.06)
-    assert nearest_neighbour_accuracy(torch.zeros(6, 2), torch.zeros(6, 2)) == pytest.approx(5 / 11)
+def test_a_sampler_of_twice_the_right_spread_is_told_from_the_data():
+    """In 64 dimensions all neighbours, of narrow and of wide samples, are narrow: the shares are 1 and 0, whose mean
+    would be the ideal."""
+    share = nearest_neighbour(normal(300, 64), 2 * normal(300, 64, seed=1))
+    assert share == pytest.approx((1, 0), abs=0.02) and share.distance > 0.98
+
+
+def test_nearest_neighbours_that_coincide_count_in_parts():
+    assert nearest_neighbour(torch.zeros(6, 2), torch.zeros(6, 2)) == pytest.approx((5 / 11, 5 / 11))
 
 
 # Inputs
@@ -287,6 +293,7 @@ def test_images_any_float_dtype_and_no_gradient():
         (lambda: prdc(normal(9, 3), normal(5, 3), k=0), "at least 1, got 0"),
         (lambda: frechet(normal(9, 3) / 0, normal(9, 3)), "9 samples of the first set are not finite; drop"),
         (lambda: wasserstein(normal(9, 3), normal(5, 3)), "9 and 5; drop"),
+        (lambda: nearest_neighbour(normal(9, 3), normal(5, 3)), "as many samples of both sets, got 9 and 5; drop"),
         (lambda: mmd(torch.ones(4, 2), torch.ones(4, 2)), "bandwidth must be above 0"),
         (lambda: bootstrap(kid, normal(9, 3), normal(9, 3), level=1.5), "level=1.5"),
     ],
@@ -319,7 +326,7 @@ def test_bootstrap_of_a_mean_is_the_textbook_interval():
         (frechet, 100, 100, 0.0, 0.95, 1.6),
         (frechet, 100, 60, 0.5, 0.9, 1.15),
         (lambda a, b: prdc(a, b).precision, 100, 100, 0.5, 0.85, 1.15),
-        (nearest_neighbour_accuracy, 60, 60, 0.5, 0.9, 1.15),
+        (lambda a, b: nearest_neighbour(a, b).a, 60, 60, 0.5, 0.9, 1.15),
     ],
     ids=["kid-same", "kid", "frechet-same", "frechet", "precision", "1nn"],
 )
@@ -345,6 +352,28 @@ def test_bootstrap_covers_the_expectation_of_the_metric(metric, n, m, shift, flo
 
 def test_an_estimate_prints_its_sample_size():
     assert str(Estimate(0.07745, 0.0528, 0.1021, 898)) == "0.07745 [0.0528, 0.1021] at n=898"
+
+
+def test_an_interval_of_a_share_stays_within_0_and_1():
+    """Of 30 samples some 29 lie within the balls: half samples would put the upper end above 1."""
+    a, b = normal(30, 2), normal(30, 2, seed=1)
+    precision = lambda a, b: prdc(b, a).precision
+    free, bounded = (
+        bootstrap(precision, a, b, draws=20, bounds=bounds, generator=torch.Generator().manual_seed(0))
+        for bounds in ((-math.inf, math.inf), (0, 1))
+    )
+    assert free.high > 1 == bounded.high and bounded.low == free.low > 0
+    assert bounded.figure() == {"value": bounded.value, "interval": [bounded.low, 1], "n": 30, "unit": "1"}
+
+
+def test_intervals_of_a_proportion_and_of_a_mean_are_the_closed_forms():
+    """Wilson's interval holds the p with |share - p| = z sqrt(p (1 - p) / n); none or all of n still leave doubt."""
+    got = proportion(0.3, 50)
+    for p in (got.low, got.high):
+        assert abs(0.3 - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / 50), rel=1e-6)
+    assert proportion(0.0, 10).low == 0 < proportion(0.0, 10).high and proportion(1.0, 10).high == 1
+    x = normal(40)
+    assert mean(x).high - x.mean().item() == pytest.approx(1.959964 * x.std().item() / math.sqrt(40), rel=1e-6)
 
 
 # Live comparison

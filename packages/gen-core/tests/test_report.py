@@ -39,10 +39,10 @@ def run(tmp_path):
         run.write(f"samples/step-{step:06d}.png", png(step))
     run.write("pictures/latents.png", png(7))
     run.write("texts/what it wrote.txt", f"first line\n{EVIL}")
-    interval = {"value": 0.412345, "low": 0.38, "high": 0.45}
+    interval = {"value": 0.412345, "interval": [0.38, 0.45], "n": 899, "unit": "1"}
     rows = [
-        {"name": "samples", "n": 899, "values": {"frechet": interval, "kid": None}},
-        {"name": EVIL, "n": 1797, "values": {"frechet": interval | {"low": None}}},
+        {"name": "samples", "n": 899, "frechet": interval, "kid": None},
+        {"name": EVIL, "n": 1797, "frechet": interval | {"interval": None}},
     ]
     run.write("quality.json", {"columns": ["frechet", "kid"], "rows": rows, "notes": [EVIL, "95 % bootstrap"]})
     run.write("energy.json", {"energy_kwh": 0.00123, "nested": {"carbon_kg": [1, 2]}, "x": EVIL})

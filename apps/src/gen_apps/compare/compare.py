@@ -12,12 +12,14 @@ from torch import Tensor
 
 from gen_apps import data, page
 from gen_apps.compare import controls, families
-from gen_apps.compare.measure import COLUMNS, Bench, cell
+from gen_apps.compare.families import Sampled
+from gen_apps.compare.measure import COLUMNS, FLOOR, Bench, Row, differences
 from gen_apps.compare.sheets import bars, sheets
-from gen_apps.compare.words import paragraph
+from gen_apps.compare.words import gaps, paragraph
 from gen_apps.energy import Place
 from gen_apps.identity import Machine, slug
-from gen_core import Run
+from gen_core import Run, quality
+from gen_core.quality import text
 
 FAMILIES = ("vae", "gan", "diffusion")
 
@@ -26,7 +28,7 @@ FAMILIES = ("vae", "gan", "diffusion")
 class Compare:
     """Train a VAE, a GAN and a diffusion model on the same data, of which each sees as many samples, and measure them.
 
-    None is told the classes. Beside them stand real data, a mixture of Gaussians, a memoriser and a collapsed sampler.
+    None is told the classes. Beside them: training data, a mixture of Gaussians, a memoriser and a collapsed sampler.
     """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
@@ -62,78 +64,81 @@ def compare(config: Compare) -> None:
     begun, (training, held_out) = time.monotonic(), data.load(config.data, config.size)
     families.check(config, training)
     run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
-    (x, *rest), (x_test, *_) = training[:], held_out[:]
+    x, *rest = training[:]
     y = rest[0] if rest else None
     ours = families.trained(config, run.path)
-    bench = Bench.of(x, y, x_test, config.place, config.seed)
+    bench = Bench.of(training, held_out, config.place)
     samplers = [
-        controls.real(x),
         *ours.values(),
         controls.mixture(x, config.seed),
         controls.memoriser(x, config.seed),
         controls.collapsed(x, y, config.seed),
     ]
-    rows, drawn = {}, {"held-out data": x_test}
+    floor, row = bench.floor()
+    measured, rows, drawn = {FLOOR: floor}, {FLOOR: row}, {"held-out data": held_out[:][0], FLOOR: x}
     for sampler in samplers:
-        rows[sampler.name], drawn[sampler.name] = bench.row(sampler, x_test)
-    said = paragraph(rows, [sampler.name for sampler in ours.values()])
+        measured[sampler.name], rows[sampler.name], drawn[sampler.name] = bench.row(sampler)
+    pairs = differences(measured)
+    said = paragraph(rows, [sampler.name for sampler in ours.values()], gaps(pairs))
+    costs = [{"name": s.name, "parameters": s.parameters} | _spent(s) for s in ours.values()]
     seconds = time.monotonic() - begun
-    run.write("compare.json", {"rows": list(rows.values()), "paragraph": said, "seconds": seconds})
-    shown = Table("", *SHORT.values(), box=None, pad_edge=False)
-    for name, row in rows.items():
-        shown.add_row(name, *(cell(row, c).split(" ±")[0] for c in SHORT))
-    rich.print(shown)
-    print(f"{said}\n{run.path / 'compare.json'}, {_page(run, config, rows, drawn, said, bench.n)}; {seconds:.0f} s")
+    written = run.write(
+        "compare.json",
+        {"rows": list(rows.values()), "differences": pairs, "costs": costs, "paragraph": said, "seconds": seconds},
+    )
+    rich.print(_shown(rows))
+    print(f"{said}\n{written}, {_page(run, config, rows, costs, drawn, said, bench.n)}; {seconds:.0f} s")
 
 
-SHORT = {  # of the columns that a terminal has room for
-    "features": "FD feat",
-    "frechet": "FD pix",
-    "precision": "prec.",
-    "recall": "recall",
-    "coverage": "cover",
-    "c2st": "C2ST",
-    "bits": "bits",
-    "evaluations": "calls",
-    "joules": "J",
-}
+def _spent(sampler: Sampled) -> dict[str, str]:
+    """What training cost, without where the figure comes from."""
+    return {k: str(sampler.training.get(k, "–")).split(" (")[0] for k in ("energy", "per sample", "carbon")}
+
+
+def _columns(rows: dict[str, Row]) -> list[str]:
+    return [c for c in COLUMNS if any(c in row for row in rows.values())]
+
+
+def _cell(row: Row, column: str) -> str:
+    found = row.get(column)
+    return f"{found:.0f}" if isinstance(found, float) else text(found)
+
+
+def _shown(rows: dict[str, Row]) -> Table:
+    """The figures that a terminal has room for; their intervals are on the page and in compare.json."""
+    shown = Table("", *rows, box=None, pad_edge=False)
+    for column in _columns(rows):
+        shown.add_row(column, *(_cell(row, column).split(" (")[0] for row in rows.values()))
+    return shown
+
+
 NOTES = """
-    All sets have {n} samples and are compared with {n} held-out ones. Fréchet distances grow as n falls, so read them
-    beside the first row, real data that nobody generated. Features are the 64 hidden units of a perceptron that was
-    fitted to the classes of the training data; all else is of pixels or coordinates, precision to coverage with 5
-    neighbours. KID is unbiased, 0 for one distribution. C2ST is the accuracy of a classifier that tells samples from
-    held-out data, .5 at best. Novelty is the median distance to the nearest training sample over that to the
-    nearest held-out one, near 0 for copies. Bits per dimension are bounds from above, the VAE's by 500 importance
-    samples, the diffusion's by its probability-flow equation on 48 samples; a GAN has none. Intervals are 95 %, from
-    half samples.
+    c2st: accuracy on held-out folds of a perceptron that learns to tell samples from held-out data; .5 is ideal.
+    bits/dim: bounds from above, the VAE's by 500 importance samples, the diffusion's by its probability-flow equation
+    on 48 samples; a GAN has none. J/sample: of this machine while it sampled, between the ends 8 times in 10.
 """
 
 
 def _page(
-    run: Run, config: Compare, rows: dict[str, dict[str, Any]], drawn: dict[str, Tensor], said: str, n: int
+    run: Run,
+    config: Compare,
+    rows: dict[str, Row],
+    costs: list[dict[str, Any]],
+    drawn: dict[str, Tensor],
+    said: str,
+    n: int,
 ) -> Path:
-    seen = config.steps * config.batch_size
-    columns = [c for c in COLUMNS if any(c in row["values"] for row in rows.values())]
-    head = ("", *(COLUMNS[c][0] for c in columns))
-    body = [(name, *(cell(row, c) for c in columns)) for name, row in rows.items()]
-    costs = [
-        (
-            name,
-            f"{row['parameters']:,}",
-            *(str(row["training"].get(k, "–")).split(" (")[0] for k in ("energy", "per sample", "carbon")),
-        )
-        for name, row in rows.items()
-        if row["training"]
-    ]
+    columns, seen = _columns(rows), config.steps * config.batch_size
+    notes = [note for name, note in quality.NOTES.items() if not name or name in columns]
     return page.write(
         run.path / "compare.html",
         f"VAE, GAN and diffusion on {config.data}",
         page.text(said),
         page.section("Samples, none of them chosen", page.image(sheets(drawn), "Samples of each side by side")),
         page.section(
-            "All figures",
-            f'<div class="wide">{page.table(head, body)}</div>',
-            page.text(NOTES.format(n=n)),
+            f"All figures, of {n} samples each",
+            page.figures(("", *rows), [(c, *(_cell(row, c) for row in rows.values())) for c in columns]),
+            *(page.text(note) for note in (*notes, NOTES)),
         ),
         page.section("Near and wide", page.image(bars(rows), "Fréchet distance and recall of each")),
         page.section(
@@ -141,6 +146,9 @@ def _page(
             page.text(
                 f"Each family saw {seen:,} samples, {config.steps:,} updates of {config.batch_size}, and no classes."
             ),
-            page.table(("", "parameters that sample", "energy of training", "per sample seen", "carbon"), costs),
+            page.table(
+                ("", "parameters that sample", "energy of training", "per sample seen", "carbon"),
+                [(c["name"], f"{c['parameters']:,}", c["energy"], c["per sample"], c["carbon"]) for c in costs],
+            ),
         ),
     )

@@ -1,4 +1,4 @@
-"""What the families are compared with: real data, a mixture of Gaussians, a memoriser and a collapsed sampler."""
+"""What the families are compared with: a mixture of Gaussians, a memoriser and a collapsed sampler."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,6 @@ from gen_apps.mixture import fitted
 from gen_core.runtime import generator
 
 NOISE = 0.04  # of the memoriser, on data in [-1, 1]
-
-
-def real(x: Tensor) -> Sampled:
-    """Training data themselves: as near to the held-out data as so many samples can be."""
-    return Sampled("real data", lambda n: (x[:n], 0.0))
 
 
 def mixture(x: Tensor, seed: int) -> Sampled:

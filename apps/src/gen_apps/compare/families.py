@@ -2,10 +2,11 @@
 
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gen_apps.vae.trained import TrainedVAE
 from gen_apps.vae.trained import draw as draw_vae
 from gen_core import Arrays
 from gen_core.checkpoint import latest
+from gen_core.intervals import Estimate, mean
 from gen_core.runtime import generator
 from gen_diffusion.explain import Counted
 from gen_latent import nll
@@ -45,9 +47,9 @@ class Sampled:
     """n -> n samples, and network evaluations per sample."""
     parameters: int = 0
     """That sampling uses."""
-    bits: Callable[[Tensor], float] | None = None
+    bits: Callable[[Tensor], Estimate] | None = None
     """Held-out data -> bits per dimension, where there is a likelihood."""
-    training: Any = None
+    training: dict[str, Any] = field(default_factory=dict)
     """What training cost, in words."""
 
 
@@ -98,7 +100,7 @@ def _count(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def _spent(run: Path) -> Any:
+def _spent(run: Path) -> dict[str, Any]:
     return json.loads((run / "energy.json").read_text())["training"]
 
 
@@ -106,9 +108,9 @@ def _vae(run: Path, config: Any) -> Sampled:
     of = TrainedVAE.open(run, config.machine.device)
     discrete = of.subject.levels is not None
 
-    def bits(x: Tensor) -> float:
+    def bits(x: Tensor) -> Estimate:
         values = nll(of.model, x.to(of.device), 500, 100, generator=generator(config.seed, "nll"))
-        return values.mean().item() / torch.log(torch.tensor(2.0)).item() / x[0].numel()
+        return mean(values / (math.log(2) * x[0].numel()))
 
     return Sampled(
         "VAE",
@@ -136,13 +138,15 @@ def _diffusion(run: Path, config: Any) -> Sampled:
         )  # fmt: skip
         return x, counted.evaluations / n
 
-    def bits(x: Tensor) -> float:
+    def bits(x: Tensor) -> Estimate:
+        n = min(len(x), 48)
         with redirect_stdout(io.StringIO()):
             likelihood(Likelihood(
-                run, n=min(len(x), 48), probes=1, levels=20, unconditional=True, device=config.machine.device
+                run, n=n, probes=1, levels=20, unconditional=True, device=config.machine.device
             ))  # fmt: skip
         figure = json.loads((run / "likelihood.json").read_text())["figures"]["probability-flow ODE"]
-        return figure["bits/dim"]["value"]
+        value, error = figure["bits/dim"]["value"], 1.96 * figure["bits/dim"]["stderr"]
+        return Estimate(value, value - error, value + error, n)
 
     grey = data.grey_levels(config.data, config.size) is not None
     return Sampled("diffusion", draw, _count(of.denoiser), bits if grey else None, _spent(run))

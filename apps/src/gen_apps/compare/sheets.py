@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gen_apps.compare.measure import value
+from gen_apps.compare.measure import FLOOR, Row, value
 from gen_apps.strips import spread
 from gen_core import pictures
 
 SIDE = 8  # pictures on a side of a sheet
-COLOURS = {"real data": "#8b8e96", "VAE": "#1f5fbf", "GAN": "#2a8c57", "diffusion": "#d9670c"}
+COLOURS = {FLOOR: "#8b8e96", "VAE": "#1f5fbf", "GAN": "#2a8c57", "diffusion": "#d9670c"}
 OTHER = "#bcbec4"
 
 
@@ -34,32 +34,34 @@ def sheets(drawn: Mapping[str, Tensor], columns: int = 4) -> Figure:
     return figure
 
 
-def bars(rows: Mapping[str, dict[str, Any]]) -> Figure:
-    """Distance and recall of each sampler, with what real data reach as a line."""
-    distance = "features" if value(rows["real data"], "features") is not None else "frechet"
+def bars(rows: Mapping[str, Row]) -> Figure:
+    """Distance and recall of each sampler with their intervals, and what training data reach as a line."""
+    distance = "frechet-features" if "frechet-features" in rows[FLOOR] else "frechet"
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    names = [name for name in rows if name != "real data"][::-1]
-    most = 1.15 * sorted(value(rows[name], distance) or 0.0 for name in names)[-2]
+    names = [name for name in rows if name != FLOOR][::-1]
+    most = 1.15 * sorted(rows[name][distance]["interval"][1] for name in names)[-2]
     for ax, column, title in (
-        (left, distance, "Fréchet distance, less is better (dashed: real data)"),
-        (right, "recall", "recall, more is better (dashed: real data)"),
+        (left, distance, f"{distance}, less is better (dashed: {FLOOR})"),
+        (right, "recall", f"recall, more is better (dashed: {FLOOR})"),
     ):
-        found = [value(rows[name], column) or 0.0 for name in names]
-        ax.barh(names, found, color=[COLOURS.get(name, OTHER) for name in names], height=0.65)
-        ax.axvline(value(rows["real data"], column), color="#4d4f55", ls="--", lw=1.1)
         limit = max(most, 1e-9) if column == distance else 1.0
+        for place, name in enumerate(names):
+            _bar(ax, place, rows[name][column], COLOURS.get(name, OTHER), limit)
+        ax.axvline(value(rows[FLOOR], column), color="#4d4f55", ls="--", lw=1.1)
         ax.set_xlim(0, limit)
-        for place, number in enumerate(found):
-            inside = number > 0.85 * limit
-            light = inside and names[place] in COLOURS
-            words = f"{number:.3g} →" if number > limit else f"{number:.3g}"
-            ax.text(
-                min(number, limit), place, f" {words} ", va="center", ha="right" if inside else "left",
-                fontsize=9, color="white" if light else "#1c1d20",
-            )  # fmt: skip
+        ax.set_yticks(range(len(names)), names)
         ax.set_title(title, fontsize=10, loc="left")
         ax.set_facecolor("none")
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(length=0)
     return figure
+
+
+def _bar(ax: Any, place: int, figure: Mapping[str, Any], colour: str, limit: float) -> None:
+    """One figure, its interval as a thin line, and its number in the bar, with an arrow where it leaves the plot."""
+    number, (low, high) = figure["value"], figure["interval"]
+    ax.barh(place, number, color=colour, height=0.65)
+    ax.plot([low, high], [place, place], color="#1c1d20", lw=1)
+    words = f"{number:.3g} →" if number > limit else f"{number:.3g}"
+    ax.text(0, place, f" {words} ", va="center", fontsize=9, color="#1c1d20" if colour == OTHER else "white")

@@ -1,92 +1,118 @@
-"""What the table shows, in sentences that are made from its figures."""
+"""What the table shows, in sentences that are made from its figures; every comparison has its interval."""
 
+from collections.abc import Callable
 from typing import Any
 
-from gen_apps.compare.measure import value
+from gen_apps.compare.measure import FLOOR, Row, value
+from gen_core.quality import text
+
+Gap = Callable[[str, str, str], dict[str, Any]]  # (a, b, column) -> the figure of a minus that of b
+COPIED = 0.8  # memorisation below which samples are suspected to be copies
 
 
-def best(rows: list[dict[str, Any]], column: str, most: bool) -> dict[str, Any] | None:
-    """The row of the best figure, if any has one."""
-    having = [row for row in rows if value(row, column) is not None]
-    return (max if most else min)(having, key=lambda row: _value(row, column)) if having else None
+def gaps(differences: list[Row]) -> Gap:
+    """Differences of `measure.differences`, in both directions."""
+    found = {(row["a"], row["b"]): row for row in differences}
+
+    def gap(a: str, b: str, column: str) -> dict[str, Any]:
+        if (a, b) in found:
+            return found[a, b][column]
+        figure = found[b, a][column]
+        low, high = figure["interval"]
+        return figure | {"value": -figure["value"], "interval": [-high, -low]}
+
+    return gap
 
 
-def paragraph(rows: dict[str, dict[str, Any]], families: list[str]) -> str:
+def paragraph(rows: dict[str, Row], families: list[str], gap: Gap) -> str:
     """Who is nearest, who covers most, what that costs, and what the controls say about trusting it."""
-    ours, distance = (
-        [rows[name] for name in families],
-        "features" if value(rows["real data"], "features") else "frechet",
-    )
-    bar = next(row for name, row in rows.items() if name.startswith("GMM"))
-    figure = lambda row, column: f"{value(row, column):.3g}"
-    said = []
-    near, wide = best(ours, distance, False), best(ours, "recall", True)
-    if near is not None and wide is not None:
-        said.append(
-            f"Of the families the {near['name']} is nearest to the held-out data, at a Fréchet distance of "
-            f"{figure(near, distance)}, where as many real samples reach {figure(rows['real data'], distance)}; "
-            f"the {wide['name']} covers the largest share of them, a recall of {figure(wide, 'recall')}."
-        )
-        if unsure := [r["name"] for r in ours if r is not near and _low(r, distance) <= _value(near, distance)]:
-            said.append(f"It may owe its place before {_list(unsure)} to chance: the intervals overlap.")
-    beaten = [r["name"] for r in ours if _less(r, bar, distance) and _less(bar, r, "recall")]
-    half = [r["name"] for r in ours if r["name"] not in beaten and (_less(r, bar, distance) or _less(bar, r, "recall"))]
-    lost = [r["name"] for r in ours if r["name"] not in beaten + half]
-    said.append(
-        f"Against a mixture of {bar['name'].split('-')[1]} Gaussians ({figure(bar, distance)} and a recall of "
-        f"{figure(bar, 'recall')}) "
-        + "; ".join(
-            f"{_list(names)} {'wins' if len(names) == 1 else 'win'} {how}"
-            if how != "loses"
-            else f"{_list(names)} lost both"
-            for names, how in ((beaten, "on both"), (half, "on one of the two"), (lost, "loses"))
-            if names
-        )
-        + "."
-    )
-    cheap, dear = best(ours, "joules", False), best(ours, "joules", True)
-    if cheap is not None and dear is not None and cheap is not dear:
-        ratio = _value(dear, "joules") / max(_value(cheap, "joules"), 1e-12)
-        said.append(
-            f"A sample of the {dear['name']} takes {_calls(dear)} and {ratio:.3g} times the energy of one of the "
-            f"{cheap['name']}, which takes {_calls(cheap)}."
-        )
-    copy, few = rows["memoriser"], rows["collapsed"]
-    said.append(
-        f"Distances alone would be fooled: the memoriser, training data with a little noise, has "
-        f"{figure(copy, distance)}; its novelty of {figure(copy, 'novelty')}"
-        + (f" and the two-sample test ({figure(copy, 'c2st')})" if _value(copy, "c2st") > 0.6 else "")
-        + f" give it away. The collapsed sampler keeps a precision of {figure(few, 'precision')}, but its recall of "
-        f"{figure(few, 'recall')} and coverage of {figure(few, 'coverage')} do not hide what it leaves out."
-    )
-    fooled = [row["name"] for row in ours if (value(row, "novelty") or 1.0) < 0.8]
-    said.append(
-        f"The samples of {_list(fooled)} lie nearer to training data than to held-out ones, which is a sign of copying."
-        if fooled
-        else "No family copies its training data by the same measure."
-    )
+    distance = "frechet-features" if "frechet-features" in rows[FLOOR] else "frechet"
+    said = [
+        _best(rows, families, gap, distance),
+        _bar(rows, families, gap, distance),
+        _cost(rows, families),
+        _controls(rows, gap, distance),
+        _copies(rows, families),
+    ]
     return " ".join(said)
 
 
-def _calls(row: dict[str, Any]) -> str:
+def _best(rows: dict[str, Row], families: list[str], gap: Gap, distance: str) -> str:
+    near = min(families, key=lambda name: value(rows[name], distance) or 0.0)
+    wide = max(families, key=lambda name: value(rows[name], "recall") or 0.0)
+    nearer = [_nearer(gap, near, name, distance) for name in families if name != near]
+    wider = [_wider(gap, wide, name) for name in families if name != wide]
+    return (
+        f"Of the families the {near} has the smallest Fréchet distance to the held-out data, "
+        f"{text(rows[near][distance])}, where as many training data have {text(rows[FLOOR][distance])}"
+        + "".join(f"; it {words}" for words in nearer)
+        + f". The {wide} has the largest recall, {text(rows[wide]['recall'])}"
+        + "".join(f"; it {words}" for words in wider)
+        + "."
+    )
+
+
+def _bar(rows: dict[str, Row], families: list[str], gap: Gap, distance: str) -> str:
+    """The families beside the mixture of Gaussians, by both figures."""
+    bar = next(name for name in rows if name.startswith("GMM"))
+    against = [f"the {name} {_nearer(gap, name, bar, distance)} and {_wider(gap, name, bar)}" for name in families]
+    return (
+        f"{bar} is a mixture of {bar.split('-')[1]} Gaussians, with a distance of {text(rows[bar][distance])} and a "
+        f"recall of {text(rows[bar]['recall'])}: {'; '.join(against)}."
+    )
+
+
+def _nearer(gap: Gap, a: str, b: str, column: str) -> str:
+    return _verdict(gap(b, a, column), b, ("is nearer than", "is farther than", "cannot be told from"), "in distance")
+
+
+def _wider(gap: Gap, a: str, b: str) -> str:
+    return _verdict(
+        gap(a, b, "recall"), b, ("covers more than", "covers less than", "cannot be told from"), "in recall"
+    )
+
+
+def _verdict(figure: dict[str, Any], other: str, words: tuple[str, str, str], where: str) -> str:
+    """More, less, or not to be told, by the interval of the difference."""
+    low, high = figure["interval"]
+    more, less, equal = words
+    if low <= 0 <= high:
+        return f"{equal} the {other} {where}, a difference of {text(figure)}"
+    size = figure if low > 0 else figure | {"value": -figure["value"], "interval": [-high, -low]}
+    return f"{more if low > 0 else less} the {other} {where}, by {text(size)}"
+
+
+def _cost(rows: dict[str, Row], families: list[str]) -> str:
+    each = [f"{_calls(rows[name])} and {text(rows[name]['J/sample'])} J for the {name}" for name in families]
+    return f"A sample takes {_list(each)}."
+
+
+def _controls(rows: dict[str, Row], gap: Gap, distance: str) -> str:
+    copy, few = rows["memoriser"], rows["collapsed"]
+    lost = [
+        f"{column} is {text(few[column])}, {text(gap(FLOOR, 'collapsed', column))} below that of the training data"
+        for column in ("recall", "coverage")
+    ]
+    return (
+        f"One figure alone can be fooled: the memoriser, training data with a little noise, has a distance of "
+        f"{text(copy[distance])}, but its memorisation is {text(copy['memorisation'])} and its two-sample figure "
+        f"{text(copy['two-sample'])}; the collapsed sampler has a precision of {text(few['precision'])}, but its "
+        f"{_list(lost)}."
+    )
+
+
+def _copies(rows: dict[str, Row], families: list[str]) -> str:
+    """Who is suspected of copying: the whole interval of the memorisation is below COPIED."""
+    copied = [name for name in families if rows[name]["memorisation"]["interval"][1] < COPIED]
+    figures = _list([f"{text(rows[name]['memorisation'])} for the {name}" for name in families])
+    sign = f"a sign of copying for {_list([f'the {name}' for name in copied])}" if copied else "no sign of copying"
+    return f"Memorisation, near 1 for new samples and near 0 for copies, is {figures}: {sign}."
+
+
+def _calls(row: Row) -> str:
     n = value(row, "evaluations") or 0
     return f"{n:.0f} network evaluation{'s' if n != 1 else ''}"
 
 
-def _value(row: dict[str, Any], column: str) -> float:
-    return value(row, column) or 0.0
-
-
-def _low(row: dict[str, Any], column: str) -> float:
-    """The lower end of a figure's interval, or the figure where it has none."""
-    found = row["values"][column]
-    return found["low"] if isinstance(found, dict) else found
-
-
-def _less(a: dict[str, Any], b: dict[str, Any], column: str) -> bool:
-    return _value(a, column) < _value(b, column)
-
-
-def _list(names: list[str]) -> str:
-    names = [f"the {name}" for name in names]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+def _list(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

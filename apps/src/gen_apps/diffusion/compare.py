@@ -21,9 +21,11 @@ from gen_core.callbacks import bar
 from gen_diffusion.explain import Counted
 
 USUAL = tuple(name for name in METHODS if name != "ddim")  # which without fresh noise is euler
-COLUMNS = ("frechet", "kid", "precision", "recall", "memorisation", "label")
+COLUMNS = ("frechet", "frechet-features", "kid", "precision", "recall", "two-sample", "memorisation", "label")
+SHORT = {"frechet": "frechet", "precision": "prec.", "recall": "recall", "memorisation": "mem.", "label": "label"}
+FLOOR = "training data"
 OPTIONS = {name for _, options in METHODS.values() for name in options}
-HEAD = ("sampler", "steps", "evals", "J", *COLUMNS[:4], "novelty", *COLUMNS[5:])
+HEAD = ("name", "steps", "evaluations", "J/sample")
 DRAWN = {  # in the page's plots
     "frechet": "Fréchet distance",
     "label": "share of samples that show the class asked for",
@@ -71,8 +73,8 @@ def compare(config: Compare) -> None:
     training, held_out = (_first(half, config.n) for half in trained.data())
     planned = list(_planned(config, trained))
     labels = held_out.tensors[-1]
-    lines: list[dict[str, Any]] = []
-    floor: dict[str, Any] = {}
+    reference = quality.Reference.of(training, held_out, draws=config.draws)
+    rows: list[dict[str, Any]] = []
     with bar("comparing", len(planned)) as advance:
         for done, (method, budget, sampler) in enumerate(planned, 1):
             counted = Counted(trained.denoiser)
@@ -82,23 +84,15 @@ def compare(config: Compare) -> None:
                     seed=config.seed, batch=config.batch, device=trained.device,
                 )  # fmt: skip
             asked = labels if trained.model.classes else None
-            found, floor, *_ = quality.assess(x, asked, training, held_out, seed=config.seed, draws=config.draws)[
-                "rows"
-            ]
-            lines.append(
-                {
-                    "method": method,
-                    "budget": budget,
-                    "steps": sampler.steps,
-                    "evaluations": counted.evaluations / len(labels),
-                    "joules per sample": cost.metrics["sampling/joules_per_sample"],
-                    "values": found["values"],
-                }
+            rows.append(
+                {"budget": budget, "steps": sampler.steps, "evaluations": counted.evaluations / len(labels)}
+                | {"J/sample": cost.per_sample, **reference.measure(method, x, asked).row()}
             )
             advance(done)
-    trained.run.write("compare.json", {"n": len(labels), "step": trained.step, "lines": lines, "floor": floor})
-    rich.print(_table(lines, floor))
-    print(f"{trained.run.path / 'compare.json'}, {_page(trained, lines, floor, len(labels))}")
+    rows.append(reference.training_data().row())
+    written = trained.run.write("compare.json", {"n": len(reference.test), "step": trained.step, "rows": rows})
+    rich.print(_table(rows))
+    print(f"{written}, {_page(trained, rows, len(reference.test))}")
 
 
 def _planned(config: Compare, trained: Trained) -> Iterator[tuple[str, int, Sampler]]:
@@ -118,50 +112,47 @@ def _first(half: Arrays, n: int) -> Arrays:
     return Arrays(*half[torch.arange(min(n, len(half)))], classes=half.classes)
 
 
-def _rows(lines: list[dict[str, Any]], floor: dict[str, Any]) -> list[list[str]]:
-    def cell(values: dict[str, Any], name: str) -> str:
-        if name not in values:
-            return "–"
-        v = values[name]
-        interval = f" ± {(v['high'] - v['low']) / 2:.1g}" if name == "frechet" else ""
-        return f"{v['value']:.3g}{interval}"
-
-    rows = [
-        [line["method"], str(line["steps"]), f"{line['evaluations']:g}", f"{line['joules per sample']:.2g}"]
-        + [cell(line["values"], name) for name in COLUMNS]
-        for line in lines
-    ]
-    return [*rows, ["real data", "", "", "", *(cell(floor["values"], name) for name in COLUMNS)]]
+def _cell(row: dict[str, Any], name: str) -> str:
+    found = row.get(name, "")
+    return quality.text(found) if isinstance(found, dict) else found if isinstance(found, str) else f"{found:g}"
 
 
-def _table(lines: list[dict[str, Any]], floor: dict[str, Any]) -> Table:
-    kept = [i for i, name in enumerate(HEAD) if name != "kid"]  # to fit 80 characters; it is on the page
-    shown = Table(*(HEAD[i] for i in kept), box=None, pad_edge=False)
-    for row in _rows(lines, floor):
-        shown.add_row(*(row[i] for i in kept))
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """The figures that a terminal has room for, of the distance with their interval."""
+    shown = Table("sampler", "steps", "calls", "J", *SHORT.values(), box=None, pad_edge=False)
+    for row in rows:
+        cells = {name: _cell(row, name) for name in (*HEAD, *SHORT)}
+        shown.add_row(*(cell if name == "frechet" else cell.split(" (")[0] for name, cell in cells.items()))
     return shown
 
 
-def _page(trained: Trained, lines: list[dict[str, Any]], floor: dict[str, Any], n: int) -> Path:
-    pictures = []
+def _page(trained: Trained, rows: list[dict[str, Any]], n: int) -> Path:
+    pictures, columns = [], [c for c in COLUMNS if c in rows[0]]
+    *drawn, floor = rows
     for name, title in DRAWN.items():
         curves = {
-            method: [(v["evaluations"], v["values"][name]["value"]) for v in lines if v["method"] == method]
-            for method in dict.fromkeys(line["method"] for line in lines)
+            method: [(row["evaluations"], row[name]["value"]) for row in drawn if row["name"] == method]
+            for method in dict.fromkeys(row["name"] for row in drawn)
         }
-        if all(name in line["values"] for line in lines):
-            real = floor["values"].get(name, {}).get("value")
-            pictures.append(page.image(drawings.quality(curves, real, title, "real data"), f"{title} of each sampler"))
+        if name in columns:
+            real = floor[name]["value"] if name in floor else None
+            pictures.append(page.image(drawings.quality(curves, real, title, FLOOR), f"{title} of each sampler"))
+    head = (*HEAD, *columns)
+    notes = [note for name, note in quality.NOTES.items() if not name or name in columns]
     return page.write(
         trained.run.path / "compare.html",
         f"Samplers on {trained.run.path.resolve().name}",
         page.text(
             f"""
             {n} samples of each, drawn from the same noise with the weights of step {trained.step}, beside {n} held-out
-            samples. Evaluations are counted at the network, guidance included. The dashed line is what {n} real
-            training samples reach. {quality.NOTES[1]} {quality.NOTES[3].replace("memorisation", "novelty")}
+            samples. Evaluations are counted at the network, guidance included. The dashed line is what {n} training
+            samples reach.
             """
         ),
         page.section("Quality against network evaluations", *pictures),
-        page.section("All figures", page.table(HEAD, _rows(lines, floor))),
+        page.section(
+            "All figures",
+            page.figures(head, [[_cell(row, name) for name in head] for row in rows]),
+            *(page.text(note) for note in notes),
+        ),
     )

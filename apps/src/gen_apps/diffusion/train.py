@@ -72,7 +72,7 @@ def train(config: Train) -> None:
         Run(run).write("energy.json", spent)
         with whole(run / "samples.npz") as part:
             np.savez(part, x=x.numpy(), label=labels.numpy())
-        measured = quality.assess(x, labels, training, held_out, seed=config.seed)
+        measured = quality.assess(x, labels, training, held_out)
         Run(run).write("quality.json", measured)
         rich.print(quality.table(measured))
         print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")

@@ -14,7 +14,7 @@ from gen_apps.energy import Place, metered
 from gen_apps.identity import Machine, placed, read
 from gen_apps.latent_diffusion.config import TrainLatentDiffusion
 from gen_apps.training import fit, leave, weights
-from gen_core import Loader, Run, seed_all
+from gen_core import Loader, Run, quality, seed_all
 from gen_core.metrics import frechet
 from gen_core.summary import summary
 from gen_diffusion import Preconditioned
@@ -67,7 +67,7 @@ def train(config: TrainLatentDiffusion) -> None:
         with ema.swapped():
             leave(config, run, drawn, training, held_out, y if of.classes else None)
         x, x_test = training[: len(held_out)][0], held_out[:][0]
-        best = frechet(stage.give_back(x), x_test)
+        best = frechet(quality.flat(stage.give_back(x)), quality.flat(x_test))
         Run(run).write("first_stage.json", {"frechet of training data given back": best, "of": str(stage.run.path)})
         print(f"no samples can be expected nearer than the first stage gives training data back: frechet {best:.3g}")
 

@@ -97,7 +97,7 @@ def _scored(model: Transformer, tok: Tokenizer, held: Corpus) -> tuple[Score, st
 def _leave(
     config: Pretrain, run: Path, model: Transformer, tok: Tokenizer, scores: dict[str, Any], seen: dict[str, Any]
 ) -> None:
-    rows = []
+    rows, columns = [], []
     for name, (found, text) in scores.items():
         values = {
             "bits per byte": found.bits_per_byte,
@@ -108,7 +108,8 @@ def _leave(
             "tokens trained on": seen[name].tokens,
             "epochs": seen[name].epochs,
         }
-        rows.append({"name": name, "n": found.tokens, "values": {key: {"value": v} for key, v in values.items()}})
+        columns = list(values)
+        rows.append({"name": name, "n": found.tokens, **{key: {"value": v} for key, v in values.items()}})
         print(
             f"{name}: {values['bits per byte']:.3f} bits per byte, {values['bits per character']:.3f} per character, "
             f"{values['nats per token']:.4f} nats per token on {found.tokens:,} held-out tokens; "
@@ -116,7 +117,7 @@ def _leave(
             f"({seen[name].epochs:.2f} epochs)"
         )
     note = f"Every token predicted once from at least {model.config.context // 2} before it (n counts them)."
-    Run(run).write("quality.json", {"columns": list(rows[0]["values"]), "rows": rows, "notes": [note]})
+    Run(run).write("quality.json", {"columns": columns, "rows": rows, "notes": [note]})
     size, tokens = parameters(model), sum(one.tokens for one in seen.values())
     loss = sum(found.nats for found, _ in scores.values()) / sum(found.tokens for found, _ in scores.values())
     Run(run).write("scaling.json", {"N": parameters(model, tables=False), "D": tokens, "loss": loss})

@@ -1,11 +1,10 @@
 """What trained trajectories do, beside what their captions ask for."""
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from gen_core.metrics import bootstrap
+from gen_core.intervals import bootstrap
 from gen_core.runtime import generator
 from gen_diffusion.motion import Trajectories, motion_score, parse, spread, tag
 
@@ -26,11 +25,12 @@ def measure(x: torch.Tensor, held_out: Trajectories, seed: int) -> dict[str, Any
         both = torch.stack([tags, wanted], 1).double()
         score = lambda pairs, column: getattr(motion_score(*pairs.long().unbind(1)), column)
         values = {
-            column: asdict(
-                bootstrap(lambda a, _, c=column: score(a, c), both, both, draws=25, generator=generator(seed, name))
-            )
+            column: bootstrap(
+                lambda a, _, c=column: score(a, c), both, both,
+                draws=25, bounds=(0, 1), generator=generator(seed, name),
+            ).figure()
             for column in ("precision", "recall", "f1")
-        }
-        return {"name": name, "n": len(tags), "values": values}
+        }  # fmt: skip
+        return {"name": name, "n": len(tags), **values}
 
     return {"columns": ["f1", "precision", "recall"], "rows": [row(*item) for item in done.items()], "notes": NOTES}

@@ -3,32 +3,217 @@
     table = assess(samples, labels, train, test)         # of Arrays
     run.write("quality.json", table)                     # the report shows it
 
+    reference = Reference.of(train, test)                # the same figures, of many samplers
+    a, b = (reference.measure(name, x) for name, x in drawn.items())
+    difference(a, b, "frechet")                          # with its own interval, of paired half samples
+
 A distance alone says little: the same figures are given for real pictures that the model was trained on (the floor
 that n samples can reach) and for a Gaussian fitted to each pixel (what no model may lose to). A memorised training
 set would beat both, so the memorisation ratio stands beside them.
+
+Nothing here depends on the seed of a run: the same samples have the same figures in every command.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gen_core.classifier import hidden_units
 from gen_core.data import Arrays
+<<<<<<< HEAD
 from gen_core.metrics import Estimate, bootstrap, frechet, kid, memorisation, nearest_neighbour_accuracy, prdc
 from gen_core.runtime import generator, numpy_seed
-
-NOTES = (
-    "Every figure compares with the held-out half, at the sizes n given; intervals are 95 %.",
-    "frechet: of pixels or coordinates; it grows as n falls, so compare it with the real training data in the table. "
-    "features: the same distance on the hidden units of a small classifier. kid: unbiased, 0 for one distribution.",
-    "two-sample: how often a nearest neighbour tells real from generated; .5 is ideal, 1 is worst.",
-    "memorisation: median distance to the nearest training sample over that to the nearest held-out one; "
-    "near 1 for new samples, near 0 for copies.",
-    "label: share of samples that 5 nearest neighbours in the training data give the class asked for.",
+=======
+from gen_core.distances import (
+    distance_blocks,
+    frechet_distance,
+    kernel_distance,
+    manifolds,
+    nearest,
+    radii,
+    same_set,
+    squared_distances,
 )
+from gen_core.intervals import Estimate, proportion
+from gen_core.metrics import PRDC, NearestNeighbour, frechet
+from gen_core.runtime import generator
+>>>>>>> w-verdicts
+
+SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+COLUMNS = {  # every figure, in the order of tables, and what its values can be
+    "frechet": DISTANCE,
+    "frechet-features": DISTANCE,
+    "kid": ANY,
+    "precision": SHARE,
+    "recall": SHARE,
+    "density": DISTANCE,
+    "coverage": SHARE,
+    "two-sample": SHARE,
+    "nearest-samples": SHARE,
+    "nearest-held-out": SHARE,
+    "memorisation": DISTANCE,
+    "label": SHARE,
+}
+NOTES = {
+    "": "Every figure compares n samples with n held-out ones; intervals are 95 %. Pictures are in [0, 1].",
+    "frechet": "frechet: of pixels or coordinates; it grows as n falls, so compare it with the training data in the "
+    "table. kid: unbiased, 0 for one distribution.",
+    "frechet-features": "frechet-features: the same distance on the 64 hidden units of a perceptron that tells the "
+    "classes of the training data.",
+    "precision": "precision, recall, density, coverage: by balls that reach to the 5th neighbour (fewer below 12 "
+    "samples); all near 1 for one distribution.",
+    "two-sample": "nearest-samples, nearest-held-out: share of each set whose nearest neighbour is of the same set. "
+    "two-sample: .5 plus the mean distance of the two from .5, which is ideal; 1 is worst. Samples that spread too far "
+    "have one share near 0 and the other near 1; copies have 0 and 0.",
+    "memorisation": "memorisation: median distance to the nearest training sample over that to the nearest held-out "
+    "one; near 1 for new samples, near 0 for copies.",
+    "label": "label: share of samples that 5 nearest neighbours in the training data give the class asked for; of the "
+    "training data, accuracy of the same classifier on the held-out data, its ceiling.",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one set of samples."""
+
+    name: str
+    n: int
+    figures: dict[str, Estimate]
+    differences: dict[str, list[float]]
+    """Half the differences between complementary half samples, the same halves for every set of n samples."""
+
+    def row(self) -> dict[str, Any]:
+        """The row of quality.json."""
+        return {"name": self.name, "n": self.n, **{name: e.figure() for name, e in self.figures.items()}}
+
+
+def difference(a: Measured, b: Measured, column: str) -> Estimate:
+    """A figure of `a` minus that of `b`, with an interval that counts what both owe to the same held-out data once."""
+    paired = [x - y for x, y in zip(a.differences[column], b.differences[column], strict=True)]
+    return Estimate.of(a.figures[column].value - b.figures[column].value, paired, min(a.n, b.n))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Held-out data that samples are measured against, and training data that they may have been copied from."""
+
+    train: Float[Tensor, "m d"]
+    test: Float[Tensor, "n d"]
+    y_train: Int[Tensor, "m"] | None
+    y_test: Int[Tensor, "n"] | None
+    pictures: bool
+    draws: int
+
+    @classmethod
+    def of(cls, train: Arrays, test: Arrays, *, most: int = 2000, draws: int = 25) -> "Reference":
+        """
+        Args:
+            most: held-out samples that are used, and half of the training data: neighbours cost the square.
+            draws: half samples behind each interval (`gen_core.intervals.bootstrap`).
+        """
+        n = min(len(train), len(test), most)
+        (x, y), (x_test, y_test) = _some(train, max(n, min(len(train), 2 * most))), _some(test, n)
+        if n < 4:
+            raise ValueError(f"quality needs 4 held-out and training samples at least, got {n}; hold out more data")
+        return cls(flat(x), flat(x_test), y, y_test, x.ndim == 4, draws)
+
+    def measure(self, name: str, samples: Float[Tensor, "n ..."], labels: Int[Tensor, "n"] | None = None) -> Measured:
+        """Compare samples, at most as many as held-out data; `labels` are the classes that were asked for."""
+        return self._measure(name, flat(samples[: len(self.test)]), labels)
+
+    def training_data(self) -> Measured:
+        """What as many real samples reach. They have no memorisation: they are their own nearest neighbours."""
+        return self._measure("training data", self.train[: len(self.test)], self.y_test, own=True)
+
+    def gaussian(self) -> Measured:
+        """What independent pixels or coordinates of the right mean and variance reach."""
+        noise = torch.randn(self.test.shape, generator=generator("quality", "gaussian"), dtype=torch.float64)
+        name = "Gaussian per pixel" if self.pictures else "Gaussian per coordinate"
+        return self._measure(name, noise * self.train.std(0) + self.train.mean(0), None)
+
+    def _measure(self, name: str, x: Tensor, labels: Tensor | None, own: bool = False) -> Measured:
+        compared = _Compared(x, self.test[: len(x)], None if own else self.train, self.features)
+        whole = torch.arange(len(x))
+        values = compared.figures(whole, whole)
+        halves = [[compared.figures(*half) for half in pair] for pair in self._halves(len(x))]
+        differences = {c: [(one[c] - other[c]) / 2 for one, other in halves] for c in values}
+        figures = {c: Estimate.of(v, differences[c], len(x), bounds=COLUMNS[c]) for c, v in values.items()}
+        if labels is not None and self.classify is not None:
+            right = self.classify(self.test if own else x) == labels[: len(x)].cpu()
+            figures["label"] = proportion(right.double().mean().item(), len(right))
+        return Measured(name, len(x), figures, differences)
+
+    def _halves(self, n: int) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """Complementary half samples of both sets, in the order of the data."""
+        for draw in range(self.draws):
+            g = generator("quality", "halves", draw)
+            (a, b), (a_test, b_test) = ((o[: n // 2].sort()[0], o[n // 2 :][: n // 2].sort()[0])
+                                        for o in (torch.randperm(n, generator=g) for _ in range(2)))  # fmt: skip
+            yield (a, a_test), (b, b_test)
+
+    @cached_property
+    def _classes(self) -> Tensor | None:
+        y = self.y_train
+        return y if y is not None and len(y.unique()) > 1 else None
+
+    @cached_property
+    def features(self) -> Callable[[Tensor], Tensor] | None:
+        """Hidden units of a classifier of pictures, where there are classes."""
+        n = len(self.test)
+        return hidden_units(self.train[:n], self._classes[:n]) if self.pictures and self._classes is not None else None
+
+    @cached_property
+    def classify(self) -> Callable[[Tensor], Tensor] | None:
+        """Class by 5 nearest neighbours among the training data, where there are classes."""
+        from sklearn.neighbors import KNeighborsClassifier
+
+        if self._classes is None:
+            return None
+        model = KNeighborsClassifier(5).fit(self.train.numpy(), self._classes.numpy())
+        return lambda x: torch.as_tensor(model.predict(x.numpy()))
+
+
+class _Compared:
+    """Two sets of samples and all distances between them, computed once; a part of both is a choice of entries."""
+
+    def __init__(self, x: Tensor, test: Tensor, train: Tensor | None, features: Callable[[Tensor], Tensor] | None):
+        pooled = torch.cat([x, test])
+        self.x, self.test, self.norms = x, test, pooled.square().sum(1)
+        self.d2 = squared_distances(pooled, pooled)
+        self.seen = None if features is None else (features(x), features(test))
+        self.to_train = None if train is None else nearest(distance_blocks(x, train)).sqrt()
+
+    def figures(self, i: Int[Tensor, "n"], j: Int[Tensor, "n"]) -> dict[str, float]:
+        """The figures of samples `i` beside held-out data `j`."""
+        n, d, k = len(i), self.x.shape[1], min(5, len(self.x) // 2 - 1)
+        both = torch.cat([i, len(self.x) + j])
+        d2 = self.d2[both][:, both]
+        cross = d2[:n, n:]
+        values = {"frechet": frechet(self.x[i], self.test[j]) if d < n else frechet_distance(d2, n)}
+        if self.seen is not None:
+            values["frechet-features"] = frechet(self.seen[0][i], self.seen[1][j])
+        values["kid"] = kernel_distance(d2, self.norms[both], n, d)
+        real, fake = radii([(0, d2[n:, n:])], k), radii([(0, d2[:n, :n])], k)
+        values |= PRDC(*manifolds(real, fake, [(0, cross.T)], k))._asdict()
+        if self.to_train is not None:
+            to_test = cross.amin(1).sqrt().quantile(0.5)
+            values["memorisation"] = (self.to_train[i].quantile(0.5) / to_test).item()
+        own = NearestNeighbour(*same_set([(0, d2)], n))
+        return values | {"two-sample": own.distance, "nearest-samples": own.a, "nearest-held-out": own.b}
+
+
+def flat(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
+    """Samples as every figure sees them: float64 rows on the CPU, pictures clamped to [-1, 1] and moved to [0, 1]."""
+    x = x.detach().double().cpu()
+    if broken := len(x) - int(x.flatten(1).isfinite().all(1).sum()):
+        raise ValueError(f"{broken} of {len(x)} samples are not finite; drop them or mend the model")
+    return ((x.clamp(-1, 1) + 1) / 2 if x.ndim == 4 else x).flatten(1)
 
 
 def assess(
@@ -37,62 +222,25 @@ def assess(
     train: Arrays,
     test: Arrays,
     *,
-    seed: int = 0,
-    draws: int = 25,
     most: int = 2000,
+    draws: int = 25,
 ) -> dict[str, Any]:
     """The table of quality.json: samples, training data and a per-pixel Gaussian against the held-out data.
 
     Args:
-        fake: samples, in the range of the data; pictures are clamped to [-1, 1].
+        fake: samples, in the range of the data.
         labels: the classes they were asked for, if any.
-        most: samples and held-out data that are measured, and half of the training data: neighbours cost the square.
-        draws: half samples behind each interval (`gen_core.metrics.bootstrap`).
+        most, draws: as in `Reference.of`.
     """
-    pictures = fake.ndim == 4
+    reference = Reference.of(train, test, most=most, draws=draws)
+    return tabulate([reference.measure("samples", fake, labels), reference.training_data(), reference.gaussian()])
 
-    def measured(x: Tensor) -> Tensor:
-        x = x.detach().float().cpu()
-        return (x.clamp(-1, 1) if pictures else x).flatten(1)
 
-    (x_train, y_train), (x_test, y_test) = _both(train, 2 * most), _both(test, most)
-    fake, labels = fake[:most], None if labels is None else labels[:most]
-    x_train, x_test, x_fake = measured(x_train), measured(x_test), measured(fake)
-    gaussian = torch.randn(len(x_fake), x_train.shape[1], generator=generator(seed, "gaussian"))
-    gaussian = gaussian * x_train.std(0) + x_train.mean(0)
-    classes = y_train is not None and len(y_train.unique()) > 1
-    features = _features(x_train, y_train, seed) if pictures and classes and y_train is not None else None
-    predict = _neighbours(x_train, y_train) if classes and y_train is not None else None
-
-    def row(name: str, x: Tensor, asked: tuple[Tensor, Tensor] | None, own: bool = False) -> dict[str, Any]:
-        values: dict[str, Estimate | None] = {}
-
-        def measure(column: str, metric: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> None:
-            values[column] = bootstrap(metric, a, b, draws=draws, generator=generator(seed, name, column))
-
-        measure("frechet", frechet, x, x_test)
-        if features is not None:
-            measure("features", frechet, features(x), features(x_test))
-        measure("kid", kid, x, x_test)
-        measure("precision", lambda a, b: prdc(b, a).precision, x, x_test)
-        measure("recall", lambda a, b: prdc(b, a).recall, x, x_test)
-        measure("two-sample", nearest_neighbour_accuracy, x, x_test)
-        if not own:  # the training data are their own nearest neighbours
-            measure("memorisation", lambda a, b: memorisation(a, x_train, b), x, x_test)
-        if predict is not None and asked is not None:
-            right = (predict(asked[0]) == asked[1]).double()[:, None]
-            measure("label", lambda a, _: a.mean().item(), right, right)
-        return {"name": name, "n": len(x), "values": {k: asdict(v) for k, v in values.items() if v is not None}}
-
-    rows = [
-        row("samples", x_fake, None if labels is None else (x_fake, labels.cpu())),
-        row("training data", x_train, None if y_test is None else (x_test, y_test), own=True),
-        row("Gaussian per pixel" if pictures else "Gaussian per coordinate", gaussian, None),
-    ]
-    names = [c for c in ("frechet", "features", "kid", "precision", "recall", "two-sample", "memorisation", "label")]
-    columns = [c for c in names if any(c in r["values"] for r in rows)]
-    notes = [*NOTES, "label of the training row: accuracy of the same classifier on the held-out data, its ceiling."]
-    return {"columns": columns, "rows": rows, "notes": notes if "label" in columns else list(NOTES[:-1])}
+def tabulate(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Rows of figures, the names of those that any row has, and what they mean."""
+    columns = [c for c in COLUMNS if any(c in m.figures for m in measured)]
+    notes = [note for name, note in NOTES.items() if not name or name in columns]
+    return {"columns": columns, "rows": [m.row() for m in measured], "notes": notes}
 
 
 def table(quality: Mapping[str, Any]) -> Any:
@@ -100,21 +248,31 @@ def table(quality: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     rows = quality["rows"]
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("against held-out data")
+    shown = Table(f"n = {min(row['n'] for row in rows)}", box=None, pad_edge=False)
     for row in rows:
-        shown.add_column(f"{row['name']} (n={row['n']})", justify="right")
+        shown.add_column(row["name"], justify="right")
     for column in quality["columns"]:
-        cells = [row["values"].get(column) for row in rows]
-        texts = ["–" if v is None else f"{v['value']:.3g} ± {(v['high'] - v['low']) / 2:.1g}" for v in cells]
-        shown.add_row(column, *texts)
+        shown.add_row(column, *(text(row.get(column)) for row in rows))
     return shown
 
 
-def _both(data: Arrays, most: int) -> tuple[Tensor, Tensor | None]:
+def text(figure: Mapping[str, Any] | None) -> str:
+    """A figure with three digits and its interval with two.
+
+    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]})
+    '0.987 (0.98–1)'
+    """
+    if figure is None:
+        return "–"
+    low, high = (f"{x:.2g}" if abs(x) < 99.5 else f"{x:.0f}" for x in figure["interval"])
+    return f"{figure['value']:.3g} ({low}–{high})"
+
+
+def _some(data: Arrays, most: int) -> tuple[Tensor, Tensor | None]:
     """Data and labels, a keyed choice of them where there are more."""
     x, *rest = data[torch.randperm(len(data), generator=generator("quality"))[:most].sort().values]
     return x, rest[0] if rest else None
+<<<<<<< HEAD
 
 
 def _features(x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
@@ -136,3 +294,5 @@ def _neighbours(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
 
     model = KNeighborsClassifier(5).fit(x.numpy(), y.numpy())
     return lambda x: torch.as_tensor(model.predict(x.numpy()))
+=======
+>>>>>>> w-verdicts

@@ -30,8 +30,8 @@ _LONG = 200  # values of a curve that is drawn with its running mean
 def build(run: str | PathLike[str] | Run) -> Path:
     """Write report.html into a run directory and return its path.
 
-    quality.json is `{"columns": ["frechet", ...], "rows": [{"name": "samples", "n": 899, "values": {"frechet":
-    {"value": 0.41, "low": 0.38, "high": 0.45}, "kid": null}}, ...], "notes": ["..."]}`; the first row is the model's.
+    quality.json is `{"columns": ["frechet", ...], "rows": [{"name": "samples", "n": 899, "frechet": {"value": 0.41,
+    "interval": [0.38, 0.45], "n": 899, "unit": "1"}}, ...], "notes": ["..."]}`; the first row is the model's.
     energy.json is any nesting of names and values.
 
     Raises:
@@ -164,8 +164,8 @@ def _quality(quality: Any) -> str:
     def cell(figure: Mapping[str, Any] | None) -> str:
         if figure is None or figure.get("value") is None:
             return "<td>–</td>"
-        low, high = figure.get("low"), figure.get("high")
-        interval = f"<small>{_number(low, 3)} to {_number(high, 3)}</small>" if None not in (low, high) else ""
+        ends = figure.get("interval")
+        interval = f"<small>{_number(ends[0], 3)} to {_number(ends[1], 3)}</small>" if ends else ""
         return f"<td>{_number(figure['value'])}{interval}</td>"
 
     sets = quality["rows"]
@@ -174,7 +174,7 @@ def _quality(quality: Any) -> str:
         for row in sets
     )
     rows = [
-        f'<tr><th scope="row">{_text(name)}</th>{"".join(cell(row["values"].get(name)) for row in sets)}</tr>'
+        f'<tr><th scope="row">{_text(name)}</th>{"".join(cell(row.get(name)) for row in sets)}</tr>'
         for name in quality["columns"]
     ]
     table = ['<table class="figures">', f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"]
