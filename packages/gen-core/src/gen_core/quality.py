@@ -26,10 +26,6 @@ from torch import Tensor
 
 from gen_core.classifier import hidden_units
 from gen_core.data import Arrays
-<<<<<<< HEAD
-from gen_core.metrics import Estimate, bootstrap, frechet, kid, memorisation, nearest_neighbour_accuracy, prdc
-from gen_core.runtime import generator, numpy_seed
-=======
 from gen_core.distances import (
     distance_blocks,
     frechet_distance,
@@ -43,7 +39,6 @@ from gen_core.distances import (
 from gen_core.intervals import Estimate, proportion
 from gen_core.metrics import PRDC, NearestNeighbour, frechet
 from gen_core.runtime import generator
->>>>>>> w-verdicts
 
 SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 COLUMNS = {  # every figure, in the order of tables, and what its values can be
@@ -272,27 +267,3 @@ def _some(data: Arrays, most: int) -> tuple[Tensor, Tensor | None]:
     """Data and labels, a keyed choice of them where there are more."""
     x, *rest = data[torch.randperm(len(data), generator=generator("quality"))[:most].sort().values]
     return x, rest[0] if rest else None
-<<<<<<< HEAD
-
-
-def _features(x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
-    """Hidden units of a perceptron of one layer that was trained to tell the classes."""
-    import warnings
-
-    from sklearn.neural_network import MLPClassifier
-
-    net = MLPClassifier((64,), learning_rate_init=3e-3, max_iter=60, random_state=numpy_seed(seed))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "not converged": features need no optimum
-        net.fit(x.numpy(), y.numpy())
-    w, b = (torch.as_tensor(v[0], dtype=torch.float32) for v in (net.coefs_, net.intercepts_))
-    return lambda x: (x @ w + b).relu()
-
-
-def _neighbours(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    model = KNeighborsClassifier(5).fit(x.numpy(), y.numpy())
-    return lambda x: torch.as_tensor(model.predict(x.numpy()))
-=======
->>>>>>> w-verdicts
