@@ -3,18 +3,18 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import rich
-import tyro
 from rich.table import Table
 from torch import Tensor
 
-from gen_apps import data, page
+from gen_apps import page
 from gen_apps.compare import controls, families
 from gen_apps.compare.measure import COLUMNS, Bench, cell
 from gen_apps.compare.sheets import bars, sheets
 from gen_apps.compare.words import paragraph
+from gen_apps.data import Source, batch_size, subset
 from gen_apps.energy import Place
 from gen_apps.identity import Machine, slug
 from gen_core import Run
@@ -23,18 +23,14 @@ FAMILIES = ("vae", "gan", "diffusion")
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Source):
     """Train a VAE, a GAN and a diffusion model on the same data, of which each sees as many samples, and measure them.
 
     None is told the classes. Beside them stand real data, a mixture of Gaussians, a memoriser and a collapsed sampler.
     """
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/compare-DATA. The same command again trains only what is not yet trained."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     steps: int = 4000
     """Updates of each family."""
     batch_size: int = 64
@@ -46,6 +42,7 @@ class Compare:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
+        super().__post_init__()
         if unknown := set(self.families) - set(FAMILIES):
             raise ValueError(f"--families must be of {', '.join(FAMILIES)}, got {', '.join(sorted(unknown))}")
         if not self.families:
@@ -59,10 +56,11 @@ class Compare:
 
 
 def compare(config: Compare) -> None:
-    begun, (training, held_out) = time.monotonic(), data.load(config.data, config.size)
+    begun, (training, held_out) = time.monotonic(), config.load()
     families.check(config, training)
+    config = replace(config, batch_size=batch_size(config.batch_size, len(training)))
     run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
-    (x, *rest), (x_test, *_) = training[:], held_out[:]
+    (x, *rest), (x_test, *_) = subset(training)[:], held_out[:]
     y = rest[0] if rest else None
     ours = families.trained(config, run.path)
     bench = Bench.of(x, y, x_test, config.place, config.seed)

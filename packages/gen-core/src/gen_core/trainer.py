@@ -87,7 +87,7 @@ class Trainer:
         self.stopping = 0  # 0, 1 after stop(), or the signal's number
         self.due = False  # set by a callback whose values this step's logs should hold
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
-        self._order: str | None = None
+        self._data: dict[str, str | None] = {}
         self._look = 1 if self.device.type == "cpu" else 100  # updates between checks; elsewhere a check waits
         self._wide = torch.float32 if self.device.type == "mps" else torch.float64  # of sums; MPS has no float64
         self._draws = 0
@@ -124,7 +124,7 @@ class Trainer:
             Interrupted: after SIGINT or SIGTERM to any process: the step is finished and a checkpoint written first.
                 A second signal acts at once.
         """
-        self._order = getattr(data, "order_hash", None)
+        self._data = {f"{what} of the data": getattr(data, f"{what}_hash", None) for what in ("order", "content")}
         self._resume(resume)
         if self.run and self.rank == 0:
             Run.create(self.run.path)
@@ -365,7 +365,7 @@ class Trainer:
 
     def _same(self) -> dict[str, Any]:
         """What has to be as it was for a resumed run to be the same run."""
-        return {"seed": self.seed, "clip": self.clip} | ({"order of the data": self._order} if self._order else {})
+        return {"seed": self.seed, "clip": self.clip} | {name: value for name, value in self._data.items() if value}
 
     def _resume(self, resume: bool | str | Path) -> None:
         newest = checkpoint.latest(self.run.path) if self.run else None
