@@ -26,10 +26,10 @@ BLOCK = 256  # pictures in memory at a time
 def folder(path: str | Path, size: int | tuple[int, int], *, channels: Channels | None = None) -> Arrays:
     """Pictures of a folder, one sub-folder a class (sorted by name; none: one class), as bytes.
 
-    A sub-folder without readable pictures is no class; hidden folders and `__MACOSX` are not looked into. A picture of another
-    shape is turned by its EXIF orientation, cropped to its centre and resized, which is said once; an unreadable one
-    is named and skipped. The bytes are decoded once and lie in a memory-mapped cache (`gen_core.cache`) after that, so
-    that they need not fit memory.
+    A sub-folder without readable pictures is no class; hidden folders and `__MACOSX` are not looked into. A picture is
+    turned by its EXIF orientation; one of another shape is cropped to its centre and resized, which is said once; an
+    unreadable one is named and skipped. Pictures are decoded once, into a cache that is mapped into memory
+    (`gen_core.cache`), so that they need not fit memory. At every start all files are read, to know them by content.
 
     Args:
         size: pixels of a side, or (height, width).
