@@ -107,7 +107,7 @@ def with_cache(root: Path, cache: Path, args: argparse.Namespace) -> None:
     for flips in (False, True):
         for workers in args.workers:
             ours = lambda: Loader(data, BATCH, workers=workers, transform=flip if flips else None).batches()  # noqa: B023
-            peer = lambda: DataLoader(  # noqa: B023
+            peer = lambda: DataLoader(
                 Files(root, flips), BATCH, shuffle=True, num_workers=workers, generator=generator("order")  # noqa: B023
             )  # fmt: skip
             pairs = [(rate(ours(), args.count), rate(peer(), args.count)) for _ in range(ROUNDS)]

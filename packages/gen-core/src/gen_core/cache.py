@@ -1,6 +1,6 @@
 """Decoded pictures on disk, mapped into memory: they need no room of their own there, and processes share them.
 
-    x, facts = stored(key, write)    # uint8 (n, c, h, w); `write(file)` is called when there is none under this key
+    x, facts = stored(key, size, decode)    # uint8 (n, c, h, w); `decode(put)` is called when KEY has no entry
 
 An entry is KEY.pixels, the bytes of all pictures, and KEY.json, the facts about them. They lie in `$GEN_CACHE`, or else
 in `gen/pictures` below the user's cache directory, of at most `$GEN_CACHE_GB` gigabytes (20): what was not used for
@@ -17,14 +17,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import PIL
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 Facts = dict[str, Any]
+Put = Callable[[np.ndarray], object]
 VERSION = f"1, Pillow {PIL.__version__}"  # of the layout, and of what decoded the pictures
 DAY = 86400.0  # seconds
 
@@ -35,7 +37,7 @@ def directory() -> Path:
     return Path(os.environ.get("GEN_CACHE") or usual)
 
 
-def stored(key: str, size: int, write: Callable[[BinaryIO], Facts]) -> tuple[UInt8[Tensor, "n c h w"], Facts]:
+def stored(key: str, size: int, decode: Callable[[Put], Facts]) -> tuple[UInt8[Tensor, "n c h w"], Facts]:
     """Pictures and the facts about them, from the cache if it has them.
 
     Where the cache cannot be written, for want of room or rights, they are written into memory, which is said.
@@ -43,25 +45,25 @@ def stored(key: str, size: int, write: Callable[[BinaryIO], Facts]) -> tuple[UIn
     Args:
         key: of all that decides the pictures.
         size: bytes of all pictures, at most.
-        write: writes the bytes of the pictures; among the facts that it returns is their `shape`.
+        decode: calls its argument with the pixels of each picture in turn; the facts it returns hold their `shape`.
     """
     try:
-        return _stored(directory(), key, size, write)
+        return _stored(directory(), key, size, decode)
     except OSError as error:
         warnings.warn(f"pictures are decoded into memory at every start, for want of a cache: {error}", stacklevel=5)
     memory = io.BytesIO()
-    facts = write(memory)
+    facts = decode(memory.write)
     return torch.frombuffer(memory.getbuffer(), dtype=torch.uint8).view(facts["shape"]), facts
 
 
-def _stored(root: Path, key: str, size: int, write: Callable[[BinaryIO], Facts]) -> tuple[Tensor, Facts]:
+def _stored(root: Path, key: str, size: int, decode: Callable[[Put], Facts]) -> tuple[Tensor, Facts]:
     root.mkdir(parents=True, exist_ok=True)
     with _lock(root / f"{key}.lock"):
         facts = _read(root, key)
         if facts is None:
             with _lock(root / "lock"):
                 _make_room(root, size)
-            facts = _write(root, key, write)
+            facts = _write(root, key, decode)
         os.utime(root / f"{key}.json")  # used just now
         pixels = torch.from_file(str(root / f"{key}.pixels"), size=math.prod(facts["shape"]), dtype=torch.uint8)
     return pixels.view(facts["shape"]), facts
@@ -86,12 +88,12 @@ def _read(root: Path, key: str) -> Facts | None:
     return None
 
 
-def _write(root: Path, key: str, write: Callable[[BinaryIO], Facts]) -> Facts:
+def _write(root: Path, key: str, decode: Callable[[Put], Facts]) -> Facts:
     """A new entry: nobody sees a part of it, for the facts are there last."""
     part = root / f"{key}.{os.getpid()}.part"
     try:
         with part.open("wb") as file:
-            facts = {**write(file), "version": VERSION}
+            facts = {**decode(file.write), "version": VERSION}
             file.flush()
             os.fsync(file.fileno())
         (root / f"{key}.json").unlink(missing_ok=True)

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
-from gen_core.cache import Facts, stored
+from gen_core.cache import Facts, Put, stored
 from gen_core.data import Arrays
 from gen_core.decode import SUFFIXES, UNREADABLE, Channels, decode, is_grey, opened
 
@@ -110,7 +110,7 @@ class _Files:
         digests = self._each(range(len(self.names)), lambda i: blake2b(self.read(i), digest_size=16).digest())
         key = blake2b(repr((shape, channels)).encode() + b"".join(digests), digest_size=16).hexdigest()
         most = len(labels) * (channels or 3) * shape[0] * shape[1]
-        x, facts = stored(key, most, lambda file: self._write(file, shape, channels))
+        x, facts = stored(key, most, lambda put: self._decode_all(put, shape, channels))
         self._tell(facts, shape)
         read = [y for i, y in enumerate(labels) if str(i) not in facts["broken"]]
         present = {y: rank for rank, y in enumerate(sorted({*read}))}  # a class without a picture is none
@@ -124,8 +124,8 @@ class _Files:
             for first in range(0, len(numbers), BLOCK):
                 yield from pool.map(function, numbers[first : first + BLOCK])
 
-    def _write(self, file: BinaryIO, size: tuple[int, int], channels: Channels | None) -> Facts:
-        """Decode all pictures into `file`, one after another; unreadable ones are named in the facts."""
+    def _decode_all(self, put: Put, size: tuple[int, int], channels: Channels | None) -> Facts:
+        """Decode all pictures, one after another; unreadable ones are in the facts, with the reason."""
         numbers = range(len(self.names))
         numbers = range(len(self.names))
         channels = channels or (1 if all(self._each(numbers, self._is_grey)) else 3)
@@ -136,7 +136,7 @@ class _Files:
                 broken[str(i)] = found
             else:
                 shapes.add(found[0])
-                file.write(found[1])
+                put(found[1])
         if not shapes:
             why = f"none of its {len(broken)} pictures can be read: {self.names[0]} ({broken['0']})"
             raise ValueError(f"{self.where} cannot be trained on: {why}")
