@@ -27,7 +27,7 @@ class Source:
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
     """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     size: Annotated[int | str, tyro.conf.arg(metavar="PIXELS|WIDTHxHEIGHT")] = 0
-    """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits and 32 otherwise."""
+    """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits and 32 otherwise. Points have no size."""
     channels: Annotated[Literal[1, 3, 4] | None, tyro.conf.arg(metavar="{1,3,4}", help_behavior_hint="")] = None
     """Of pictures: 1 grey, 3 colour, 4 colour and transparency; by default colour unless all are grey."""
     held_out: Number = None
@@ -43,8 +43,8 @@ class Source:
         points = self.data.startswith("points:")
         if self.channels is not None and (points or self.data == "digits"):
             raise ValueError(f"--channels is of pictures in files, not of {self.data}; leave it out")
-        if points and (self.held_out is not None or self.flip or self.size):
-            raise ValueError(f"--size, --held-out and --flip are of pictures, not of {self.data}; leave them out")
+        if points and (self.held_out is not None or self.flip):
+            raise ValueError(f"--held-out and --flip are of pictures, not of {self.data}; leave them out")
 
     def load(self) -> tuple[Arrays, Arrays]:
         """(training part, held-out part of MEASURED samples at most), every number of them finite."""
