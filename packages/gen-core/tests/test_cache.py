@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gen_core import Arrays, Loader, cache, folder, split
+from gen_core import Arrays, Loader, folder, split
 from gen_core.transforms import chain, crop, flip
 
 
@@ -75,6 +77,8 @@ def test_a_batch_is_the_same_from_the_cache_and_from_memory(place, pictures, mon
     monkeypatch.setenv("GEN_CACHE_GB", "1e-9")
     with pytest.warns(UserWarning, match="decoded into memory at every start"):
         memory, _ = split(folder(pictures, 6))
+    rows = torch.tensor([4, 0, 2])
+    assert torch.equal(mapped.select(rows).select(torch.tensor([2, 0]))[:][0], mapped[rows[[2, 0]]][0])
     copied = Arrays(mapped[:][0], mapped.tensors[1])
     assert mapped[:][0].dtype == torch.float32 and (mapped[:][0].min(), mapped[:][0].max()) == (-1, 1)
     for other in (memory, copied):
@@ -100,7 +104,7 @@ def test_an_entry_of_another_version_or_a_damaged_one_is_rebuilt_which_is_said_o
 
 
 def no_room(monkeypatch, place):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: cache.shutil._ntuple_diskusage(100, 100, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=100, used=100, free=0))
 
 
 def too_much(monkeypatch, place):
@@ -128,7 +132,7 @@ def test_the_disk_fills_while_pictures_are_written(place, pictures, monkeypatch)
     def full(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert torch.equal(folder(pictures, 6).tensors[0], wanted)
     assert not list(place.with_name("other").glob("*.part"))

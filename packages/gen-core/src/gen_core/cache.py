@@ -19,14 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 Facts = dict[str, Any]
-Put = Callable[[np.ndarray], object]
+Put = Callable[[Any], object]  # takes the pixels of a picture, as `write` of a file does
 VERSION = f"1, Pillow {PIL.__version__}"  # of the layout, and of what decoded the pictures
 DAY = 86400.0  # seconds
 

@@ -49,6 +49,9 @@ class Rows:
     def __getitem__(self, index: Any) -> Tensor:
         return self.tensor[self.index[index]]
 
+    def select(self, rows: Tensor) -> "Rows":
+        return Rows(self.tensor, self.index[rows])
+
 
 class Arrays(Dataset):
     """Tensors in memory, row `i` of each being sample `i`; indexed by an int, a slice or a batch of indices.
@@ -70,7 +73,10 @@ class Arrays(Dataset):
 
     def select(self, rows: Tensor) -> "Arrays":
         """The samples of these indices, in this order; pictures are not copied."""
-        parts = [Rows(t, rows) if t.dtype == torch.uint8 else t[rows] for t in self.tensors]
+        parts = [
+            t.select(rows) if isinstance(t, Rows) else Rows(t, rows) if t.dtype == torch.uint8 else t[rows]
+            for t in self.tensors
+        ]
         return Arrays(*parts, classes=self.classes, content=self.content)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
