@@ -130,7 +130,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(diffusion_run, tiny, t
         ("diffusion train --out RUN --optim.step 5", "--optim.steps"),
         ("diffusion train --out RUN --sampler.sigma-max 0.001", "sigma_min < sigma_max"),
         ("diffusion train --out RUN --held-out 1", "--held-out is a share between 0 and 1, got 1.0"),
-        ("diffusion train --out RUN --held-out 0.001", "makes 1796 samples to train on and 1 held-out ones"),
+        ("diffusion train --out RUN --held-out 0.001", "makes 1787 samples to train on and 10 held-out ones"),
         ("diffusion train --out RUN --channels 3", "--channels is of pictures in files, not of digits"),
         ("diffusion train points:moons --out RUN --flip", "--flip are of pictures, not of points:moons"),
         ("diffusion train --out RUN --size 8x", "--size is a number of pixels, WIDTHxHEIGHT"),

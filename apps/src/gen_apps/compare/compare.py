@@ -58,8 +58,8 @@ class Compare(Source):
 def compare(config: Compare) -> None:
     begun, (training, held_out) = time.monotonic(), config.load()
     families.check(config, training)
-    config = replace(config, batch_size=batch_size(config.batch_size, len(training)))
     run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
+    config = replace(config, batch_size=batch_size(config.batch_size, len(training)))
     (x, *rest), (x_test, *_) = subset(training)[:], held_out[:]
     y = rest[0] if rest else None
     ours = families.trained(config, run.path)
