@@ -11,6 +11,14 @@ from gen_core.testing import load
 small = load(Path(__file__).with_name("small.py"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """The cache of pictures is the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder of 48 grey pictures of 8 pixels in two classes: a bar that stands, a bar that lies, and noise."""

@@ -3,17 +3,23 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gen_core import EMA, Checkpoint, Data, Evaluate, Interrupted, Jsonl, Progress, Task, Trainer, every
 from gen_core.schedule import Schedule, warmup_cosine
+
+
+class Batches(Data, Protocol):
+    """Data that know the size of a global batch."""
+
+    batch_size: int
 
 
 def loop(
     config: Any,
     run: Path,
     task: Task,
-    loader: Data,
+    loader: Batches,
     ema: EMA | None,
     picture: Callable[[Trainer], None],
     *,
@@ -44,7 +50,7 @@ def loop(
         callbacks.append(Evaluate(validation, often, within=None if ema is None else ema.swapped))
     callbacks += [
         every(often, lambda t, _: picture(t)),
-        config.place.callback(config.optim.batch_size, often),
+        config.place.callback(loader.batch_size, often),
         Progress(steps),
         Jsonl(every=max(1, steps // 200)),
         Checkpoint(every=often),

@@ -52,8 +52,8 @@ class Embed:
     """pca is a projection; tsne and umap keep neighbours (umap needs the extra gen-core[umap])."""
     n: int = 500
     """Points of each kind, at most."""
-    size: int = 0
-    """Pixels of a picture, where DATA is given; 0 is 8 for digits and 32 otherwise."""
+    size: Annotated[int | str, tyro.conf.arg(metavar="PIXELS|WIDTHxHEIGHT")] = 0
+    """Pixels of a side of a picture, or as 24x32, where DATA is given; 0 is 8 for digits and 32 otherwise."""
     seed: int = 0
     """Of the choice of points and of the map."""
     out: Path | None = None
@@ -72,12 +72,12 @@ def embed(config: Embed) -> None:
         if not (run.path / "samples.npz").is_file():
             raise FileNotFoundError(f"{run.path} has no samples.npz; its training did not end")
         asked, drawn = run.config(), np.load(run.path / "samples.npz")
-        _, test = data.load(asked["data"], asked["size"])
+        _, test = data.source(asked).load()
         parts = {"data": test[:], "samples": tuple(torch.from_numpy(drawn[k]) for k in ("x", "label"))}
         out = config.out or run.path / name
     else:
         train, _ = data.load(config.source, config.size)
-        parts, out = {"data": train[:]}, config.out or Path(name)
+        parts, out = {"data": data.subset(train)[:]}, config.out or Path(name)
     x, labels, groups = [], [], []
     for name, (values, label) in parts.items():
         chosen = torch.randperm(len(values), generator=generator(config.seed, name))[: config.n]

@@ -67,7 +67,7 @@ class Subject:
     """Grey levels of a pixel, evenly spaced; None for what has none."""
 
     @classmethod
-    def of(cls, name: str, size: int, training: Arrays) -> "Subject":
+    def of(cls, name: str, size: int | str, training: Arrays) -> "Subject":
         return cls(tuple(training[:2][0].shape[1:]), len(training.classes), data.grey_levels(name, size))
 
     def need_classes(self, name: str) -> None:
@@ -77,6 +77,12 @@ class Subject:
                 f"--conditional needs labels of 2 classes at least, and {name} has {self.classes}; drop it, or give a "
                 "folder with one sub-folder a class"
             )
+
+
+def need_square(flag: str, shape: tuple[int, ...]) -> None:
+    """Refuse pictures of another shape for networks that halve them down to 4 x 4."""
+    if shape[1] != shape[2]:
+        raise ValueError(f"{flag} is for square pictures, got {shape[2]}x{shape[1]}; use mlp or another --size")
 
 
 def fit(

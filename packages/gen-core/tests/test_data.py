@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gen_core import Arrays, Loader, digits, folder, halves, hub
+from gen_core import Arrays, Loader, digits, folder, hub, split
 from gen_core.runtime import generator
 
 
@@ -122,7 +122,7 @@ def test_digits_are_split_in_fixed_halves():
 
 def test_halves_split_every_class_and_lose_nothing():
     whole = Arrays(torch.arange(21), torch.arange(21) % 3, classes="abc")
-    a, b = halves(whole)
+    a, b = split(whole)
     assert sorted(a.tensors[0].tolist() + b.tensors[0].tolist()) == list(range(21))
     assert all(abs((a.tensors[1] == c).sum() - (b.tensors[1] == c).sum()) <= 1 for c in range(3))
 

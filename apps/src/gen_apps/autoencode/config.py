@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
-from gen_apps import data
+from gen_apps.data import Source
 from gen_apps.energy import Place
 from gen_apps.identity import Machine
 from gen_apps.training import Optim, Subject
@@ -29,18 +28,14 @@ HIDDEN: dict[str, Callable[[Tensor], Tensor] | None] = {"nothing": None, "right"
 
 
 @dataclass(frozen=True)
-class TrainAutoEncoder:
+class TrainAutoEncoder(Source):
     """Train an auto-encoder to give back data, clean or corrupted, and write a report."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, a folder of pictures with one sub-folder a class, hub:NAME, or points:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/autoencode-DATA, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
     resume: Path | None = None
     """Continue this run with its own configuration."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     latents: int | None = None
     """Numbers of a code (16); with --halvings, channels of a map. With --noise or --hide nothing has to be squeezed, it
     is the damage that teaches, and there are as many as the width."""
@@ -63,7 +58,8 @@ class TrainAutoEncoder:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        for name, least in (("size", 0), ("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
+        super().__post_init__()
+        for name, least in (("halvings", 0), ("codes", 0), ("width", 16), ("noise", 0.0)):
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name} must be at least {least:g}, got {getattr(self, name)}")
         if self.latents is not None and self.latents < 1:
@@ -73,16 +69,14 @@ class TrainAutoEncoder:
 
     def halves(self) -> tuple[Arrays, Arrays, Subject]:
         """Training data, without the class that is left out; all held-out data; what they are of."""
-        train, test = data.load(self.data, self.size)
+        train, test = self.load()
         subject = Subject.of(self.data, self.size, train)
         if self.leave_out is not None:
             if not 0 <= self.leave_out < subject.classes:
                 raise ValueError(
                     f"--leave-out must be a class of {self.data}, 0..{subject.classes - 1}, got {self.leave_out}"
                 )
-            x, *_, y = train[:]
-            kept = y != self.leave_out
-            train = Arrays(x[kept], y[kept], classes=train.classes)
+            train = train.select((train.tensors[-1][:] != self.leave_out).nonzero()[:, 0])
         if len(subject.shape) == 1 and (self.halvings or self.hide != "nothing"):
             raise ValueError("--halvings and --hide are of pictures, not of points; leave them out")
         return train, test, subject
@@ -96,7 +90,8 @@ class TrainAutoEncoder:
         if not self.halvings:
             encoder = MLP(subject.shape, width, width, latents)
             return AutoEncoder(encoder, MLP(latents, width, width, subject.shape), latents)
-        c, size, _ = subject.shape
+        c, *sides = subject.shape
+        size = math.gcd(*sides)  # which can be halved as often as both
         how: dict[str, Any] = {"width": max(8, width // 8), "spatial": self.halvings}
         parts = ConvEncoder(c, size, latents, **how), ConvDecoder(c, size, latents, **how)
         if not self.codes:

@@ -7,9 +7,10 @@ import torch
 
 from gen_apps import strips
 from gen_apps.autoencode.config import TrainAutoEncoder
+from gen_apps.data import loader, subset
 from gen_apps.identity import placed, read
 from gen_apps.training import Subject, fit, subject, weights
-from gen_core import Loader, Run, embed, report, seed_all
+from gen_core import Run, embed, report, seed_all
 from gen_core.checkpoint import load_tensors, save_tensors
 from gen_core.runtime import generator
 from gen_core.summary import summary
@@ -37,17 +38,18 @@ def train(config: TrainAutoEncoder) -> None:
             strips.add(run, "given back", step, few, give_back(few))
 
     trainer, ema = fit(
-        "autoencode train", config, run, task, Loader(training, config.optim.batch_size, seed=config.seed), None,
+        "autoencode train", config, run, task, loader(config, training), None,
         averaged="model", model=of, layers=summary(model, torch.zeros(1, *of.shape)), held_out=held_out, look=look,
     )  # fmt: skip
     if trainer.rank == 0:
         with ema.swapped(), torch.no_grad():
-            x = training[:][0].to(trainer.device)
+            x, *_, y = subset(training)[:]
+            x = x.to(trainer.device)
             model.fit_scale(x.split(512))
             save_tensors(run / SCALE, {"mean": model.mean, "std": model.std})
             strips.join(run, "given back")
             seen = strips.spread(len(x), 1000)
-            codes, labels = model.encode(x[seen]).flatten(1).cpu(), training.tensors[-1][seen]
+            codes, labels = model.encode(x[seen]).flatten(1).cpu(), y[seen]
             if codes.shape[1] > 1:
                 (run / "pictures").mkdir(exist_ok=True)
                 embed.scatter(embed.pca(codes).z, labels.tolist(), path=run / "pictures" / "codes by PCA.png")

@@ -10,6 +10,7 @@ from gen_apps import strips
 from gen_apps.autoencode.bars import kernel_regression, posterior_mean
 from gen_apps.autoencode.config import right
 from gen_apps.autoencode.train import TrainedAutoEncoder, damaged
+from gen_apps.data import subset
 from gen_apps.drawn import RunPath
 from gen_core import pictures
 from gen_latent import QuantizedAutoEncoder, inpaint, manifold_score, neighbour_score, reconstruction_score, threshold
@@ -116,7 +117,7 @@ def _opened(config: Use) -> tuple[TrainedAutoEncoder, torch.Tensor, torch.Tensor
     trained = TrainedAutoEncoder.open(config.run, config.device)
     training, held_out, _ = trained.config.halves()
     x, *_, y = held_out[:]
-    return trained, training[:][0], x, y
+    return trained, subset(training)[:][0], x, y
 
 
 def _tell(

@@ -3,19 +3,19 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import rich
-import tyro
 from rich.table import Table
 from torch import Tensor
 
-from gen_apps import data, page
+from gen_apps import page
 from gen_apps.compare import controls, families
 from gen_apps.compare.families import Sampled
 from gen_apps.compare.measure import COLUMNS, FLOOR, Bench, Row, differences
 from gen_apps.compare.sheets import bars, sheets
 from gen_apps.compare.words import gaps, paragraph
+from gen_apps.data import Source, batch_size, subset
 from gen_apps.energy import Place
 from gen_apps.identity import Machine, slug
 from gen_core import Run, quality
@@ -25,18 +25,14 @@ FAMILIES = ("vae", "gan", "diffusion")
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Source):
     """Train a VAE, a GAN and a diffusion model on the same data, of which each sees as many samples, and measure them.
 
     None is told the classes. Beside them: training data, a mixture of Gaussians, a memoriser and a collapsed sampler.
     """
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/compare-DATA. The same command again trains only what is not yet trained."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     steps: int = 4000
     """Updates of each family."""
     batch_size: int = 64
@@ -48,6 +44,7 @@ class Compare:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
+        super().__post_init__()
         if unknown := set(self.families) - set(FAMILIES):
             raise ValueError(f"--families must be of {', '.join(FAMILIES)}, got {', '.join(sorted(unknown))}")
         if not self.families:
@@ -61,10 +58,11 @@ class Compare:
 
 
 def compare(config: Compare) -> None:
-    begun, (training, held_out) = time.monotonic(), data.load(config.data, config.size)
+    begun, (training, held_out) = time.monotonic(), config.load()
     families.check(config, training)
     run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
-    x, *rest = training[:]
+    config = replace(config, batch_size=batch_size(config.batch_size, len(training)))
+    x, *rest = subset(training)[:]
     y = rest[0] if rest else None
     ours = families.trained(config, run.path)
     bench = Bench.of(training, held_out, config.place)

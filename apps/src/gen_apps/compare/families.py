@@ -37,6 +37,8 @@ from gen_core.runtime import generator
 from gen_diffusion.explain import Counted
 from gen_latent import nll
 
+SHARED = ("data", "size", "channels", "held_out", "flip", "seed", "machine", "place")
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -55,7 +57,7 @@ class Sampled:
 
 def configurations(config: Any) -> dict[str, Any]:
     """Of each family asked for: its own defaults, but for the budget, and without labels."""
-    shared = {name: getattr(config, name) for name in ("data", "size", "seed", "machine", "place")}
+    shared = {name: getattr(config, name) for name in SHARED}
     usual = {"steps": config.steps, "batch_size": config.batch_size}
     all_: dict[str, Any] = {
         "vae": TrainVAE(optim=Optim(**usual), **shared),

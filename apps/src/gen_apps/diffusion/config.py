@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from gen_apps import identity
+from gen_apps.data import Source
 from gen_apps.diffusion.model import Network
 from gen_apps.diffusion.objective import Objective
 from gen_apps.diffusion.samplers import Sampler
@@ -44,18 +43,14 @@ class Optim:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Source):
     """Train a diffusion model, sample it, measure the samples against held-out data, write a report."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/diffusion-DATA, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
     resume: Path | None = None
     """Continue this run with its own configuration."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     seed: int = 0
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)
@@ -65,8 +60,7 @@ class Train:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        if self.size < 0:
-            raise ValueError(f"--size is a number of pixels, or 0 for the usual one, got {self.size}")
+        super().__post_init__()
         self._choices()
 
     def _choices(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, cast
 
+from gen_apps.data import subset
 from gen_apps.options import Count, Number, Table, choice, completed, made
 from gen_core import Arrays, Run
 from gen_core.config import from_dict
@@ -78,7 +79,7 @@ class Model:
 
     @classmethod
     def of(cls, training: Arrays) -> "Model":
-        x, *_ = training[:]
+        x, *_ = subset(training)[:]
         return cls(tuple(x.shape[1:]), len(training.classes), x.square().mean().sqrt().item())
 
     def denoiser(self, network: Network, view: str) -> Preconditioned:

@@ -29,7 +29,7 @@ from gen_core.summary import summary
 
 def train(config: Train) -> None:
     config, run = config.placed()
-    training, held_out = data.load(config.data, config.size)
+    training, held_out = config.load()
     optim, model = config.optim, Model.of(training)
     config.sampler.check(model.classes)
     seed_all(config.seed, "weights")
@@ -59,7 +59,7 @@ def train(config: Train) -> None:
         record.write("summary.txt", f"{layers}\n")
 
     trainer = loop(
-        config, run, task, Loader(training, optim.batch_size, seed=config.seed), ema, picture,
+        config, run, task, data.loader(config, training), ema, picture,
         begin=begin, go_on=f"go on with: gen diffusion train --resume {run}",
         validation=Loader(held_out, min(512, len(held_out))), clip=optim.clip,
     )  # fmt: skip

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gen_apps import data
 from gen_apps.diffusion.config import Train, read
 from gen_apps.diffusion.model import Model
 from gen_core import Arrays, Run, select_device
@@ -66,7 +65,7 @@ class Trained:
         Raises:
             ValueError: if they are no longer of the shape and classes that were trained on.
         """
-        halves = data.load(self.config.data, self.config.size)
+        halves = self.config.load()
         now = Model.of(halves[0])
         if (now.shape, now.classes) != (self.model.shape, self.model.classes):
             raise ValueError(

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from torch import nn
 
-from gen_apps import data
+from gen_apps.data import Source
 from gen_apps.energy import Place
 from gen_apps.identity import Machine
 from gen_apps.options import Table, choice
-from gen_apps.training import Optim, Subject
+from gen_apps.training import Optim, Subject, need_square
 from gen_core import Arrays
 from gen_latent import (
     MLP,
@@ -65,6 +64,7 @@ class Critic(MLP):
 def _convolutional(generator: Any, discriminator: Any, **how: Any) -> Callable[..., tuple[nn.Module, nn.Module]]:
     def make(subject: Subject, latents: int, width: int, classes: int) -> tuple[nn.Module, nn.Module]:
         channels, size, *_ = subject.shape
+        need_square("--network dcgan or residual", subject.shape)
         width = max(8, width // 8)
         return (
             generator(channels, size, latents, width, classes=classes, **how),
@@ -82,22 +82,18 @@ NETWORKS: Table = {  # what makes generator and discriminator of a subject
 
 
 @dataclass(frozen=True)
-class TrainGAN:
+class TrainGAN(Source):
     """Train a generator against a discriminator, draw samples, measure them against held-out data, write a report."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/gan-DATA, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
     resume: Path | None = None
     """Continue this run with its own configuration."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     latents: int = 64
     """Dimensions of the noise."""
     network: Annotated[str | None, choice(NETWORKS)] = None
-    """mlp for points and pictures up to 8 pixels, residual for larger ones; or dcgan."""
+    """mlp for points and for pictures up to 8 pixels or that are not square, residual for others; or dcgan."""
     width: int = 256
     """Features of a hidden layer; of dcgan and residual, an eighth of it at full resolution."""
     loss: Annotated[str, choice(LOSSES)] = "relativistic"
@@ -117,8 +113,7 @@ class TrainGAN:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        if self.size < 0:
-            raise ValueError(f"--size cannot be negative, got {self.size}")
+        super().__post_init__()
         for name, least in (("latents", 1), ("width", 16)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
@@ -137,7 +132,7 @@ class TrainGAN:
 
     def halves(self) -> tuple[Arrays, Arrays, Subject]:
         """Training data, held-out data, and what they are of."""
-        train, test = data.load(self.data, self.size)
+        train, test = self.load()
         subject = Subject.of(self.data, self.size, train)
         if self.conditional:
             subject.need_classes(self.data)
@@ -146,7 +141,8 @@ class TrainGAN:
     def networks(self, subject: Subject) -> tuple[nn.Module, nn.Module]:
         """Generator and discriminator, untrained."""
         flat = len(subject.shape) == 1
-        kind = self.network or ("mlp" if flat or subject.shape[1] <= 8 else "residual")
+        small = flat or subject.shape[1] != subject.shape[2] or subject.shape[1] <= 8
+        kind = self.network or ("mlp" if small else "residual")
         if flat and (kind != "mlp" or self.augment):
             raise ValueError(f"--network {kind} and --augment are not for points; leave them out")
         return NETWORKS[kind][0](subject, self.latents, self.width, subject.classes if self.conditional else 0)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gen_apps.data import loader
 from gen_apps.drawn import BLOCK, RunPath, asked, blocks, named, write
 from gen_apps.energy import Place, metered
 from gen_apps.gan.config import TrainGAN
 from gen_apps.identity import placed, read
 from gen_apps.training import fit, leave, subject, weights
-from gen_core import Loader, Run, pictures, seed_all
+from gen_core import Run, pictures, seed_all
 from gen_core.runtime import generator
 from gen_core.summary import summary
 from gen_latent.latents import slerp
@@ -43,7 +44,7 @@ def train(config: TrainGAN) -> None:
     y = held_out.tensors[-1] if config.conditional else None
     trainer, ema = fit(
         "gan train", config, run, config.task(net, discriminator, of),
-        Loader(training, config.optim.batch_size, seed=config.seed),
+        loader(config, training),
         lambda n: draw(net, config.latents, n, classes, seed=config.seed),
         averaged="generator", clip=None, model=of, layers=layers,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gen_apps.autoencode.train import TrainedAutoEncoder
+from gen_apps.data import loader
 from gen_apps.diffusion.model import Model
 from gen_apps.diffusion.samplers import Sampler
 from gen_apps.drawn import RunPath, asked, write
@@ -14,7 +15,7 @@ from gen_apps.energy import Place, metered
 from gen_apps.identity import Machine, placed, read
 from gen_apps.latent_diffusion.config import TrainLatentDiffusion
 from gen_apps.training import fit, leave, weights
-from gen_core import Loader, Run, quality, seed_all
+from gen_core import Run, quality, seed_all
 from gen_core.metrics import frechet
 from gen_core.summary import summary
 from gen_diffusion import Preconditioned
@@ -59,7 +60,7 @@ def train(config: TrainLatentDiffusion) -> None:
         return draw(config.sampler, denoiser, stage, of, n, labels, config.seed)
 
     trainer, ema = fit(
-        "latent-diffusion train", config, run, task, Loader(training, optim.batch_size, seed=config.seed), drawn,
+        "latent-diffusion train", config, run, task, loader(config, training), drawn,
         averaged="denoiser", model=of, held_out=held_out,
         layers=summary(denoiser, torch.zeros(1, *of.shape), torch.ones(1)),
     )  # fmt: skip

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 
-from gen_apps import data
+from gen_apps.data import Source
 from gen_apps.energy import Place
 from gen_apps.identity import Machine
 from gen_apps.options import Table, choice
-from gen_apps.training import Optim, Subject
+from gen_apps.training import Optim, Subject, need_square
 from gen_core import Arrays
 from gen_latent import (
     MLP,
@@ -49,7 +48,7 @@ class Network:
     """Encoder and decoder."""
 
     kind: Literal["mlp", "conv"] | None = None
-    """mlp for points and pictures up to 8 pixels, conv for larger ones."""
+    """mlp for points and for pictures up to 8 pixels or that are not square, conv for others."""
     width: int = 256
     """Features of a hidden layer; of conv, a tenth of it at full resolution."""
     depth: int = 2
@@ -65,30 +64,28 @@ class Network:
 
     def pair(self, shape: tuple[int, ...], latents: int, out: int, classes: int) -> tuple[Any, Any]:
         """An encoder to 2 `latents` numbers, and a decoder to `out` numbers per coordinate."""
-        if (self.kind or ("mlp" if len(shape) == 1 or shape[1] <= 8 else "conv")) == "mlp":
+        small = len(shape) == 1 or shape[1] != shape[2] or shape[1] <= 8
+        if (self.kind or ("mlp" if small else "conv")) == "mlp":
             hidden, full = [self.width] * self.depth, (out * shape[0], *shape[1:])
             how: Any = {"dropout": self.dropout, "classes": classes}
             return MLP(shape, *hidden, 2 * latents, **how), MLP(latents, *hidden, full, **how)
         if len(shape) == 1:
             raise ValueError("--network.kind conv is not for points; leave it out")
+        need_square("--network.kind conv", shape)
         c, size, width = shape[0], shape[1], max(8, self.width // 10 // 8 * 8)
         how = {"width": width, "classes": classes}
         return ConvEncoder(c, size, 2 * latents, **how), ConvDecoder(out * c, size, latents, **how)
 
 
 @dataclass(frozen=True)
-class TrainVAE:
+class TrainVAE(Source):
     """Train a variational auto-encoder, draw samples, measure them against held-out data, write a report."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
     out: Path | None = None
     """Directory to write; by default runs/vae-DATA, and a hash of the flags if any differ from the defaults.
     The same command again continues the same run."""
     resume: Path | None = None
     """Continue this run with its own configuration."""
-    size: int = 0
-    """Pixels of a picture; 0 is 8 for digits and 32 otherwise."""
     binarise: bool = False
     """Make every value 0 or 1, by its sign in [-1, 1]."""
     latents: int = 16
@@ -116,7 +113,8 @@ class TrainVAE:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self):
-        for name, value in (("size", self.size), ("beta", self.beta), ("free-bits", self.free_bits)):
+        super().__post_init__()
+        for name, value in (("beta", self.beta), ("free-bits", self.free_bits)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"--{name} must be at least 0 and finite, got {value}")
         for name in ("latents", "k", "components"):
@@ -133,7 +131,7 @@ class TrainVAE:
 
     def halves(self) -> tuple[Arrays, Arrays, Subject]:
         """Training data, held-out data, and what they are of."""
-        train, test = data.load(self.data, self.size)
+        train, test = self.load()
         subject = Subject.of(self.data, self.size, train)
         if self.binarise:
             train, test = (_binary(part) for part in (train, test))
@@ -164,4 +162,4 @@ class TrainVAE:
 
 def _binary(part: Arrays) -> Arrays:
     x, *rest = part[:]
-    return Arrays((x > 0).float(), *rest, classes=part.classes)
+    return Arrays((x > 0).float(), *rest, classes=part.classes, content=part.content)

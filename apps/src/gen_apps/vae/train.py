@@ -6,12 +6,13 @@ from typing import Any
 import torch
 
 from gen_apps import strips
+from gen_apps.data import loader, subset
 from gen_apps.drawn import named
 from gen_apps.identity import placed
 from gen_apps.training import fit, leave
 from gen_apps.vae import trained
 from gen_apps.vae.config import TrainVAE
-from gen_core import Loader, embed, pictures, seed_all
+from gen_core import embed, pictures, seed_all
 from gen_core.summary import summary
 from gen_latent import VAE, VAETask
 from gen_latent.latents import traverse
@@ -23,13 +24,13 @@ def train(config: TrainVAE) -> None:
     config, run = placed(config, "vae train")
     training, held_out, subject = config.halves()
     seed_all(config.seed, "weights")
-    model = config.model(subject, training[:][0])
+    model = config.model(subject, training[:30][0])
     conditions = ("label",) if config.conditional else ()
     task = VAETask(
         model, config.objective, k=config.k, beta=config.beta, free_bits=config.free_bits, conditions=conditions,
         lr=config.optim.lr, weight_decay=config.optim.weight_decay,
     )  # fmt: skip
-    model.check(training[:][0])
+    model.check(subset(training)[:][0])
     one = {"label": torch.zeros(1, dtype=torch.long)} if config.conditional else {}
     layers = "\n\n".join(
         f"{summary(net, x, **one)}"
@@ -52,14 +53,14 @@ def train(config: TrainVAE) -> None:
             strips.add(run, "reconstructions", step, shown(few), shown(again))
 
     shown = lambda x: 2 * x - 1 if config.binarise else x
-    loader = Loader(training, config.optim.batch_size, seed=config.seed)
     trainer, ema = fit(
-        "vae train", config, run, task, loader, drawn, averaged="model", model=subject, layers=layers,
+        "vae train", config, run, task, loader(config, training), drawn, averaged="model", model=subject, layers=layers,
         held_out=held_out, look=look,
     )  # fmt: skip
     if trainer.rank == 0:
         with ema.swapped(), torch.no_grad():
-            x, labels = training[:][0].to(trainer.device), training.tensors[-1]
+            x, *_, labels = subset(training)[:]
+            x = x.to(trainer.device)
             y = labels.to(trainer.device) if config.conditional else None
             prior = trained.aggregate(model, x, y, config)
             trained.keep(run, prior)
@@ -67,7 +68,7 @@ def train(config: TrainVAE) -> None:
             _draw_pictures(run, model, codes, labels, drawn, prior, label)
             y_test = held_out.tensors[-1] if config.conditional else None
             shift = lambda part: type(part)(shown(part[:][0]), *part[:][1:], classes=part.classes)
-            leave(config, run, lambda n: drawn(n, prior, noise=True), shift(training), shift(held_out), y_test)
+            leave(config, run, lambda n: drawn(n, prior, noise=True), shift(subset(training)), shift(held_out), y_test)
 
 
 def _draw_pictures(

@@ -17,8 +17,9 @@ from gen_core.callbacks import (
     TensorBoard,
     every,
 )
-from gen_core.data import Arrays, Data, Loader, digits, folder, halves, hub
+from gen_core.data import Arrays, Data, Loader, digits, split
 from gen_core.ema import EMA
+from gen_core.folder import folder, hub
 from gen_core.run import Run
 from gen_core.runtime import generator, seed_all, select_device, select_precision
 from gen_core.task import Metrics, Task, decay_groups
@@ -48,9 +49,9 @@ __all__ = [
     "every",
     "folder",
     "generator",
-    "halves",
     "hub",
     "seed_all",
     "select_device",
     "select_precision",
+    "split",
 ]

@@ -12,8 +12,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsIndex, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,21 +37,48 @@ class Data(Protocol):
     def once(self, rank: int, world: int) -> Iterator[tuple[int | None, Batch]]: ...
 
 
+class Rows:
+    """Some rows of a tensor that may be too large to copy: `rows[i]` is `tensor[index[i]]`."""
+
+    def __init__(self, tensor: Tensor, index: Tensor):
+        self.tensor, self.index, self.dtype = tensor, index, tensor.dtype
+        self.shape = torch.Size([len(index), *tensor.shape[1:]])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.tensor[self.index[index]]
+
+    def select(self, rows: Tensor) -> "Rows":
+        return Rows(self.tensor, self.index[rows])
+
+
 class Arrays(Dataset):
     """Tensors in memory, row `i` of each being sample `i`; indexed by an int, a slice or a batch of indices.
 
     Args:
         tensors: of equal length. uint8 tensors are pictures `(n, c, h, w)`: they come out as floats in [-1, 1].
         classes: names of the labels 0, 1, ..., if the last tensor holds labels.
+        content: a hash of all of it, for data that may be other ones when a run is resumed.
     """
 
-    def __init__(self, *tensors: Tensor, classes: Sequence[str] = ()):
+    def __init__(self, *tensors: Tensor | Rows, classes: Sequence[str] = (), content: str = ""):
         if len({len(t) for t in tensors}) != 1:
             raise ValueError(f"arrays of one data set have equal lengths, got {[len(t) for t in tensors]}")
-        self.tensors, self.classes = tensors, tuple(classes)
+        self.tensors = cast(tuple[Tensor, ...], tensors)  # Rows are indexed and measured alike
+        self.classes, self.content = tuple(classes), content
 
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+    def select(self, rows: Tensor) -> "Arrays":
+        """The samples of these indices, in this order; pictures are not copied."""
+        parts = [
+            t.select(rows) if isinstance(t, Rows) else Rows(t, rows) if t.dtype == torch.uint8 else t[rows]
+            for t in self.tensors
+        ]
+        return Arrays(*parts, classes=self.classes, content=self.content)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         rows = [t[index] for t in self.tensors]
@@ -99,6 +125,11 @@ class Loader:
         """The indices of an epoch, `(n,)`."""
         n = len(self.dataset)
         return torch.randperm(n, generator=generator(self.seed, "order", epoch)) if self.shuffle else torch.arange(n)
+
+    @property
+    def content_hash(self) -> str:
+        """Changes when the samples are others, for data sets that say so; else empty."""
+        return getattr(self.dataset, "content", "")
 
     @property
     def order_hash(self) -> str:
@@ -180,8 +211,8 @@ class _Keyed(Dataset):
 # ---------------------------------------------------------------------- data sets
 
 
-def digits(split: Split = "all", size: int = 8) -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, bundled with it: pictures `(n, 1, size, size)` in [-1, 1] and labels.
+def digits(split: Split = "all", size: int | tuple[int, int] = 8) -> Arrays:
+    """scikit-learn's 1,797 handwritten digits, bundled with it: pictures `(n, 1, height, width)` in [-1, 1] and labels.
 
     `train` is the first half of a fixed permutation (898 pictures), `test` the rest (899). Other sizes than 8 are
     resized bilinearly. Source: E. Alpaydin and C. Kaynak, UCI repository, 1998.
@@ -191,109 +222,38 @@ def digits(split: Split = "all", size: int = 8) -> Arrays:
     pixels, target = load_digits(return_X_y=True)
     x = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 8 - 1  # 0..16 -> [-1, 1]
     y = torch.from_numpy(target)
-    if size != 8:
-        x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    shape = (size, size) if isinstance(size, int) else size
+    if shape != (8, 8):
+        x = torch.nn.functional.interpolate(x, shape, mode="bilinear", antialias=True)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
     part = {"train": order[:898], "test": order[898:], "all": order}[split]
     return Arrays(x[part], y[part], classes=[str(c) for c in range(10)])
 
 
-def halves(dataset: Arrays, seed: int = 0) -> tuple[Arrays, Arrays]:
-    """A keyed random half and the rest, of each class when the last tensor holds labels."""
-    labels = dataset.tensors[-1] if dataset.classes else torch.zeros(len(dataset), dtype=torch.long)
-    order = torch.randperm(len(dataset), generator=generator(seed, "halves"))
+def split(dataset: Arrays, held_out: float = 0.5, seed: int = 0) -> tuple[Arrays, Arrays]:
+    """(what to train on, what is held out): a keyed random share, of each class when the last tensor holds labels.
+
+    Of a class with two samples or more at least one is on either side; a single one is trained on, which is said.
+
+    Args:
+        held_out: share of the samples, between 0 and 1.
+    """
+    n = len(dataset)
+    if not 0 < held_out < 1 or n < 2:
+        raise ValueError(f"a share between 0 and 1 of 2 samples at least can be held out, got {held_out} of {n}")
+    labels = dataset.tensors[-1] if dataset.classes else torch.zeros(n, dtype=torch.long)
+    order = torch.randperm(n, generator=generator(seed, "halves"))
     order = order[labels[order].argsort(stable=True)]  # grouped by class, random within
-    parts = order[0::2].sort().values, order[1::2].sort().values
-    first, second = (Arrays(*(t[p] for t in dataset.tensors), classes=dataset.classes) for p in parts)
+    counted = (torch.arange(n + 1, dtype=torch.float64) * held_out).floor()
+    held = counted[1:] > counted[:-1]
+    groups = held.split(labels.bincount(minlength=len(dataset.classes)).tolist())
+    for group in groups:
+        if len(group) > 1 and not group.any():
+            group[-1] = True
+        elif group.all():
+            group[:1] = False
+    if single := [name for name, group in zip(dataset.classes, groups, strict=False) if len(group) == 1]:
+        shown = ", ".join(single[:3]) + (" ..." if len(single) > 3 else "")
+        warnings.warn(f"{len(single)} classes have one sample, which is trained on: {shown}", stacklevel=2)
+    first, second = (dataset.select(order[part].sort().values) for part in (~held, held))
     return first, second
-
-
-def folder(path: str | Path, size: int) -> Arrays:
-    """Pictures of a folder, one sub-folder a class (sorted by name; none: one class), decoded once as bytes.
-
-    Colour unless every picture is grey; transparency is laid on white. A picture of another shape is cropped to its
-    central square and resized, which is said once; an unreadable one is named and skipped. n * channels * size^2
-    bytes have to fit memory; for more, give `Loader` a data set of your own.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ValueError: when no picture in it can be read.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give digits, points:NAME, hub:NAME or a folder of pictures")
-    groups = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
-    files = [(f, i) for i, d in enumerate(groups or [root]) for f in sorted(d.rglob("*")) if f.is_file()]
-    suffixes = set(Image.registered_extensions())
-    pictures, labels, broken, shapes = [], [], [], set()
-    for file, label in files:
-        if file.suffix.lower() not in suffixes:
-            continue
-        try:
-            with Image.open(file) as image:
-                image.load()
-                shapes.add(image.size)
-                pictures.append(_square(image, size))
-                labels.append(label)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            broken.append(f"{file.relative_to(root)} ({error})")
-    if not pictures:
-        why = f"none of its {len(broken)} pictures can be read: {broken[0]}" if broken else "there is no picture in it"
-        raise ValueError(f"{root} cannot be trained on: {why}")
-    if broken:
-        shown = ", ".join(broken[:3]) + (" ..." if len(broken) > 3 else "")
-        warnings.warn(f"skipped {len(broken)} of {len(broken) + len(pictures)} pictures: {shown}", stacklevel=2)
-    if shapes != {(size, size)}:
-        first, *rest = sorted(shapes)
-        sizes = f"{first[0]}x{first[1]}" + (f" to {rest[-1][0]}x{rest[-1][1]}" if rest else "")
-        warnings.warn(f"pictures of {sizes} were cropped to squares and resized to {size}x{size}", stacklevel=2)
-    return _pictures(pictures, labels, [d.name for d in groups] or [root.name])
-
-
-def hub(name: str, size: int, split: str = "train") -> Arrays:
-    """A data set of pictures from the Hugging Face hub, or a local copy of one, as `folder` gives it.
-
-    Raises:
-        ImportError: without the extra `hub`.
-        ValueError: when it has no column of pictures.
-    """
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError("reading from the hub needs datasets: pip install 'gen-core[hub]'") from None
-    rows = datasets.load_dataset(name, split=split)
-    columns = {type(feature).__name__: column for column, feature in reversed(rows.features.items())}
-    if "Image" not in columns:
-        raise ValueError(f"{name} has no column of pictures; its columns are {', '.join(rows.features)}")
-    pictures = [_square(image, size) for image in rows[columns["Image"]]]
-    label = columns.get("ClassLabel")
-    names = rows.features[label].names if label else [name]
-    return _pictures(pictures, list(rows[label]) if label else [0] * len(pictures), names)
-
-
-def _square(image: Any, size: int) -> np.ndarray:
-    """The central square of a PIL image as bytes `(size, size)` or `(size, size, 3)`."""
-    from PIL import Image
-
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-    elif image.mode.startswith("I;16"):  # 16 bits: PIL's own conversion clips instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    if image.size != (size, size):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(image)
-
-
-def _pictures(pictures: list[np.ndarray], labels: list[int], classes: Sequence[str]) -> Arrays:
-    if any(p.ndim == 3 for p in pictures):
-        pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
-        x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    else:
-        x = torch.from_numpy(np.stack(pictures))[:, None]
-    return Arrays(x, torch.tensor(labels), classes=classes)

@@ -20,15 +20,20 @@ TILE = 32  # pixels a small picture is enlarged to, at least
 def grid(x: Float[Tensor, "n c h w"], columns: int | None = None) -> UInt8[np.ndarray, "height width c"]:
     """Pictures in [-1, 1], row by row with a gap of one pixel of theirs, small ones enlarged without smoothing.
 
+    A fourth channel is opacity: such pictures are laid on white.
+
     Args:
         columns: None makes the grid about square.
 
     >>> grid(torch.zeros(6, 1, 64, 64), columns=3).shape
     (131, 197, 1)
     """
+    if x.shape[1] == 4:
+        opacity = (x[:, 3:].clamp(-1, 1) + 1) / 2
+        x = x[:, :3] * opacity + (1 - opacity)
     n, c, h, w = x.shape
     if c not in (1, 3):
-        raise ValueError(f"pictures have 1 or 3 channels, got {c}; pick which to show")
+        raise ValueError(f"pictures have 1, 3 or 4 channels, got {c}; pick which to show")
     columns = columns or math.ceil(math.sqrt(n))
     x = torch.nn.functional.pad(x.detach().float().cpu(), (0, 1, 0, 1), value=1.0)
     blank = x.new_ones(-n % columns, c, h + 1, w + 1)

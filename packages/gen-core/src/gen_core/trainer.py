@@ -92,7 +92,7 @@ class Trainer:
         self._signal = 0  # that this process has noted
         self.due = False  # set by a callback whose values this step's logs should hold
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
-        self._order: str | None = None
+        self._data: dict[str, str | None] = {}
         self._look = 1 if self.device.type == "cpu" else 100  # updates between checks; elsewhere a check waits
         self._wide = torch.float32 if self.device.type == "mps" else torch.float64  # of sums; MPS has no float64
         self._draws = 0
@@ -130,7 +130,7 @@ class Trainer:
                 A second SIGINT acts at once.
             ValueError: while another job trains in this run directory, naming its process and host.
         """
-        self._order = getattr(data, "order_hash", None)
+        self._data = {f"{what} of the data": getattr(data, f"{what}_hash", None) for what in ("order", "content")}
         self.stopping = self._signal = 0
         self._owned = {}
         with signals(self._note), self.cleanup:
@@ -384,7 +384,7 @@ class Trainer:
 
     def _same(self) -> dict[str, Any]:
         """What has to be as it was for a resumed run to be the same run."""
-        return {"seed": self.seed, "clip": self.clip} | ({"order of the data": self._order} if self._order else {})
+        return {"seed": self.seed, "clip": self.clip} | {name: value for name, value in self._data.items() if value}
 
     def _open(self) -> None:
         """Lock the run directory until training ends, and make it one; on the first process, for all."""
