@@ -34,4 +34,4 @@ def test_features_see_classes_and_not_what_tells_none():
 def test_any_seed_will_do(seed):
     x, y = torch.randn(20, 2), torch.arange(20) % 2
     assert hidden_units(x, y, units=3, epochs=2, seed=seed)(x).shape == (20, 3)
-    assert 0 <= two_sample(x[:10], x[10:], units=3, folds=2, seed=seed) <= 1
+    assert 0 <= c2st(x[:10], x[10:], units=3, folds=2, seed=seed).value <= 1
