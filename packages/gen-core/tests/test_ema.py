@@ -9,6 +9,8 @@ from gen_core import EMA, Arrays, Loader, Task, Trainer, every
 from gen_core.ema import constant, gamma, posthoc, power, warmup
 from gen_core.testing import parameters_equal
 
+IDLE = Trainer(Task(), device="cpu")
+
 
 class Scalar(nn.Module):
     def __init__(self, value=0.0, dtype=torch.float64):
@@ -20,12 +22,12 @@ class Scalar(nn.Module):
 def averaged(decay, values, dtype=torch.float64):
     net = Scalar(values[0], dtype)
     ema = EMA(net, decay)
-    ema.on_train_begin(None)
+    ema.on_train_begin(IDLE)
     for value in values:
         with torch.no_grad():
             net.w.fill_(value)
         net.count += 1
-        ema.on_step_end(None, {})
+        ema.on_step_end(IDLE, {})
     assert ema.average["count"] == net.count, "integer buffers are copied"
     return ema.average["w"]
 
@@ -140,11 +142,11 @@ class Buffers(nn.Module):
 def test_buffers_are_copied_and_complex_parameters_averaged():
     net = Buffers()
     ema = EMA(net, 0.5)
-    ema.on_train_begin(None)
+    ema.on_train_begin(IDLE)
     for _ in range(3):
         net.net(torch.randn(5, 3))  # one power iteration
         net.phase.data += 1j
-        ema.on_step_end(None, {})
+        ema.on_step_end(IDLE, {})
     own = net.state_dict()
     for name, _ in net.named_buffers():
         assert torch.equal(ema.average[name], own[name]) and ema.average[name].dtype == own[name].dtype
@@ -153,6 +155,52 @@ def test_buffers_are_copied_and_complex_parameters_averaged():
     with ema.swapped():
         assert torch.equal(net.mask, torch.full((4, 4), -torch.inf).triu(1))
         assert torch.linalg.matrix_norm(net.net.weight, 2) < 2
+
+
+def test_the_average_follows_a_module_whose_tensors_are_replaced():
+    """A new parameter, buffer, module or memory of a parameter counts from the next update, as in the state_dict."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+    def change(net, seed):
+        linear, norm = net.body
+        fresh = torch.randn(2, 2, generator=torch.Generator().manual_seed(seed))
+        if seed == 1:
+            linear.weight = nn.Parameter(fresh)
+        elif seed == 2:
+            norm.running_mean = fresh[0]
+        elif seed == 3:
+            net.body[0] = nn.Linear(2, 2)
+            net.body[0].weight.data, net.body[0].bias.data = fresh, fresh[0]
+        else:
+            linear.weight.data = fresh
+
+    torch.manual_seed(0)
+    net = Net()
+    ema = EMA(net, 0.5)
+    ema.on_train_begin(IDLE)
+    wanted = {k: v.clone() for k, v in net.state_dict().items()}
+    for seed in (1, 2, 3, 4):
+        change(net, seed)
+        ema.on_step_end(IDLE, {})
+        parameters = dict(net.named_parameters())
+        wanted = {k: (wanted[k] + v) / 2 if k in parameters else v.clone() for k, v in net.state_dict().items()}
+        assert all(torch.allclose(ema.average[k], v) for k, v in wanted.items()), seed
+
+
+def test_entries_that_a_hook_adds_to_the_state_are_averaged_with_it():
+    net = nn.Linear(2, 2, bias=False)
+    net.register_state_dict_post_hook(lambda m, state, *_: state.update(double=2 * m.weight.detach()))
+    net.register_load_state_dict_pre_hook(lambda m, state, *_: state.pop("double"))
+    ema = EMA(net, 0.5)
+    ema.on_train_begin(IDLE)
+    net.weight.data += 1
+    ema.on_step_end(IDLE, {})
+    assert torch.equal(ema.average["double"], 2 * net.weight)
+    torch.testing.assert_close(ema.average["weight"], net.weight.detach() - 0.5)
 
 
 def test_what_is_no_tensor_stays_out_of_the_average():
@@ -165,8 +213,8 @@ def test_what_is_no_tensor_stays_out_of_the_average():
 
     net = Counted(2, 2)
     ema = EMA(net, 0.5)
-    ema.on_train_begin(None)
-    ema.on_step_end(None, {})
+    ema.on_train_begin(IDLE)
+    ema.on_step_end(IDLE, {})
     with ema.swapped():
         assert ema.average.keys() == {"weight", "bias"}
 
@@ -198,12 +246,12 @@ def test_warm_up_equals_ema_pytorch():
     net = nn.Linear(3, 3)
     peer = Peer(net, beta=0.95, update_every=1, update_after_step=0, inv_gamma=1.0, power=2 / 3)
     ours = EMA(net, warmup(0.95))
-    ours.on_train_begin(None)
+    ours.on_train_begin(IDLE)
     for _ in range(100):
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(torch.randn_like(p))
         peer.update()
-        ours.on_step_end(None, {})
+        ours.on_step_end(IDLE, {})
     torch.testing.assert_close(ours.average["weight"], peer.ema_model.weight.detach(), rtol=1e-5, atol=1e-5)
     assert parameters_equal(net, peer.model)

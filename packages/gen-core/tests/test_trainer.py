@@ -530,7 +530,9 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_without_a_run_directory_they_are_not_returned_either():
-    with pytest.raises(NonFiniteLoss, match="w is not finite after step 5; try a lower learning rate"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"w is not finite after step 5; train again with a lower learning rate or clip=1\.0"
+    ):
         Trainer(NanGradient(), device="cpu").fit(None, 6)
 
 

@@ -6,38 +6,21 @@
 
 `metrics` is the step's dict of scalars, still on the device: a callback may add to it (as `Evaluate` does), and reads
 it as floats by `t.read(metrics)`. A callback that samples or evaluates does so on all processes; what writes a file
-looks at `t.rank`. Callbacks run by `order`: averages of weights (-20), evaluation (-10), yours (0), logs (10),
-checkpoints (20), so that a checkpoint holds the state after everybody's step.
+looks at `t.rank`. Callbacks run by `order`: averages of weights (-20), evaluation (-10), yours (0), rates (5), logs
+(10), checkpoints (20), so that a checkpoint holds the state after everybody's step.
 """
 
-from __future__ import annotations
-
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from datetime import timedelta
+from typing import Any, Literal
 
 from gen_core import checkpoint
 from gen_core.data import Data
-
-if TYPE_CHECKING:
-    from gen_core.trainer import Trainer
-
-
-@runtime_checkable
-class Hooks(Protocol):
-    """What the trainer calls: any object with these, such as `Callback` or gen-green's `Energy`."""
-
-    order: int
-    name: str
-
-    def on_train_begin(self, t: Any) -> None: ...
-    def on_step_end(self, t: Any, metrics: dict[str, Any]) -> None: ...
-    def on_epoch_end(self, t: Any, metrics: dict[str, Any]) -> None: ...
-    def on_train_end(self, t: Any) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+from gen_core.hooks import Training
 
 
 class Callback:
@@ -49,16 +32,16 @@ class Callback:
     def __init_subclass__(cls) -> None:
         cls.name = cls.__dict__.get("name") or cls.__name__.lower()
 
-    def on_train_begin(self, t: Trainer) -> None:
+    def on_train_begin(self, t: Training) -> None:
         """After a checkpoint was loaded, before the first step."""
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         """`t.step` steps have been made."""
 
-    def on_epoch_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, t: Training, metrics: dict[str, Any]) -> None:
         """Right after `on_step_end` of an epoch's last step, with that step's metrics."""
 
-    def on_train_end(self, t: Trainer) -> None:
+    def on_train_end(self, t: Training) -> None:
         """After the last step and its checkpoint; not after an error."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,10 +55,10 @@ class Callback:
 class every(Callback):  # reads as a verb: callbacks=[every(100, draw)]
     """Call `fn(t, metrics)` after every `n` steps, on all processes."""
 
-    def __init__(self, n: int, fn: Callable[[Trainer, dict[str, Any]], None], order: int = 0):
+    def __init__(self, n: int, fn: Callable[[Training, dict[str, Any]], None], order: int = 0):
         self.n, self.fn, self.order = n, fn, order
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if t.step % self.n == 0:
             self.fn(t, metrics)
 
@@ -92,7 +75,7 @@ class Evaluate(Callback):
     def __init__(self, data: Data, every: int, prefix: str = "val/", within: Callable | None = None):
         self.data, self.every, self.prefix, self.within = data, every, prefix, within
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if t.step % self.every:
             return
         if self.within is None:
@@ -102,6 +85,39 @@ class Evaluate(Callback):
                 values = t.evaluate(self.data)
         metrics |= {self.prefix + name: value for name, value in values.items()}
         t.due = True
+
+
+class Rates(Callback):
+    """Add learning rate, norm of the gradient and samples per second to the steps that are logged.
+
+    `lr` is that of the first group of parameters, `grad_norm` the one before clipping, `samples_per_s` (`steps_per_s`
+    for data without a batch size) the mean since the last such step, all that happened between them included. Several
+    optimisers have `lr/NAME` and `grad_norm/NAME` each. Speed is no part of what a resumed run repeats bit for bit.
+
+    Args:
+        every: the interval of the logs.
+        clock: seconds.
+    """
+
+    order = 5
+
+    def __init__(self, every: int = 10, clock: Callable[[], float] = time.monotonic):
+        self.every, self.clock = every, clock
+
+    def on_train_begin(self, t: Training) -> None:
+        self.last = self.clock(), t.step
+
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
+        if t.step % self.every and not t.due:
+            return
+        for name, optimizer in t.optimizers.items():
+            suffix = f"/{name}" if len(t.optimizers) > 1 else ""
+            metrics[f"lr{suffix}"] = optimizer.param_groups[0]["lr"]
+            if (norm := t.grad_norm(name)) is not None:
+                metrics[f"grad_norm{suffix}"] = norm
+        before, self.last = self.last, (self.clock(), t.step)
+        rate = (t.step - before[1]) / max(self.last[0] - before[0], 1e-9)
+        metrics |= {"samples_per_s": rate * t.batch_size} if t.batch_size else {"steps_per_s": rate}
 
 
 class Jsonl(Callback):
@@ -116,13 +132,13 @@ class Jsonl(Callback):
     def __init__(self, every: int = 10):
         self.every = every
 
-    def on_train_begin(self, t: Trainer) -> None:
+    def on_train_begin(self, t: Training) -> None:
         if t.run is None:
             raise ValueError("Jsonl writes into a run directory: give the Trainer one")
         if t.rank == 0:
             t.run.rewind(t.step)
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if t.step % self.every == 0 or t.due:
             values = t.read(metrics)
             if t.rank == 0 and t.run is not None:
@@ -137,7 +153,7 @@ class TensorBoard(Callback):
     def __init__(self, every: int = 10):
         self.every = every
 
-    def on_train_begin(self, t: Trainer) -> None:
+    def on_train_begin(self, t: Training) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -148,43 +164,113 @@ class TensorBoard(Callback):
         if self.writer:
             t.cleanup.callback(self.writer.close)
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if t.step % self.every == 0 or t.due:
             for name, value in t.read(metrics).items():
                 if self.writer:
                     self.writer.add_scalar(name, value, t.step, new_style=True, double_precision=True)
 
 
+class Wandb(Callback):
+    """The same values as `Jsonl` in Weights & Biases (extra `wandb`), with the run's configuration.
+
+    A run that is resumed goes on in the record that it had there. Without a network, set WANDB_MODE=offline and later
+    call `wandb sync`.
+
+    Args:
+        project: where the record is kept.
+    """
+
+    order = 10
+
+    def __init__(self, project: str, every: int = 10):
+        self.project, self.every = project, every
+        self.id = ""  # of the record
+        self.record: Any = None
+
+    def on_train_begin(self, t: Training) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ImportError("Weights & Biases needs wandb: pip install 'gen-core[wandb]'") from None
+        if t.run is None:
+            raise ValueError("Wandb keeps its files in a run directory: give the Trainer one")
+        if t.rank == 0:
+            self.record = wandb.init(
+                project=self.project, dir=t.run.path, name=t.run.path.name, config=t.run.config(),
+                id=self.id or None, resume="allow" if self.id else None,
+            )  # fmt: skip
+            self.id = self.record.id
+            t.cleanup.callback(self.record.finish)
+
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
+        if t.step % self.every == 0 or t.due:
+            values = t.read(metrics)
+            if t.rank == 0:
+                self.record.log(values, step=t.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"id": self.id}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.id = state.get("id", "")
+
+
 @contextmanager
 def bar(text: str, total: int, done: int = 0, show: bool = True) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error, called with (done, text); silent when that is no terminal."""
+    """A progress bar on standard error, called with (done, text); silent when that is no terminal and no notebook."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as shown:
+    with Progress(*columns, console=console, disable=not (show and _live(console))) as shown:
         row = shown.add_task(text, total=total, completed=done)
         yield lambda done, text=text: shown.update(row, completed=done, description=text)
 
 
+def _live(console: Any) -> bool:
+    """Whether a bar can be redrawn there."""
+    return console.is_terminal or console.is_jupyter
+
+
 class Progress(Callback):
-    """A bar with the metrics, steps per second and the time left; silent when the output is no terminal."""
+    """A bar with the metrics, steps per second and the time left, in a terminal or a notebook.
+
+    Elsewhere, as in the log of a cluster's job, it is a line now and then: no two within 5 seconds, and closer at first
+    than later, so that an hour has some 30 of them and a week some 60; the last step has one.
+
+    Args:
+        clock: seconds.
+    """
 
     order = 10
 
-    def __init__(self, steps: int, every: int = 10):
-        self.steps, self.every = steps, every
+    def __init__(self, steps: int, every: int = 10, clock: Callable[[], float] = time.monotonic):
+        self.steps, self.every, self.clock = steps, every, clock
 
-    def on_train_begin(self, t: Trainer) -> None:
-        self.start, self.first = time.monotonic(), t.step
+    def on_train_begin(self, t: Training) -> None:
+        from rich.console import Console
+
+        self.start, self.first = self.clock(), t.step
+        self.printed = self.start
+        self.lines = t.rank == 0 and not _live(Console(stderr=True))
         self.show = t.cleanup.enter_context(bar("", self.steps, t.step, show=t.rank == 0))
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if t.step % self.every == 0 or t.step == self.steps:
-            rate = (t.step - self.first) / (time.monotonic() - self.start)
             values = "  ".join(f"{name} {value:.4g}" for name, value in t.read(metrics).items())
+            now = self.clock()
+            rate = (t.step - self.first) / max(now - self.start, 1e-9)
             self.show(t.step, f"{values}  {rate:.1f} steps/s")
+            if self.lines and (t.step == self.steps or now - self.printed >= self._pause(now, rate)):
+                left = timedelta(seconds=round((self.steps - t.step) / rate))
+                print(f"step {t.step} of {self.steps}  {values}  {rate:.1f} steps/s  {left} left", file=sys.stderr)
+                self.printed = now
+
+    def _pause(self, now: float, rate: float) -> float:
+        """Seconds between two lines: a quarter of the time so far, at most a 24th of the whole time, at least 5."""
+        return max(5.0, min((now - self.start) / 4, (self.steps - self.first) / rate / 24))
 
 
 def _improves(value: float, best: float | None, by: float = 0.0) -> bool:
@@ -199,11 +285,11 @@ class EarlyStopping(Callback):
         self.metric, self.patience, self.mode, self.min_delta = metric, patience, mode, min_delta
         self.best, self.waited = None, 0
 
-    def on_train_begin(self, t: Trainer) -> None:
+    def on_train_begin(self, t: Training) -> None:
         if self.waited >= self.patience:  # the run that is resumed had stopped
             t.stop()
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         if self.metric not in metrics:
             return
         value = t.read({self.metric: metrics[self.metric]})[self.metric] * (1 if self.mode == "min" else -1)
@@ -245,7 +331,7 @@ class Checkpoint(Callback):
         self.best, self.best_step = None, -1
         self.saved: list[int] = []
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         improved = False
         if self.metric and self.metric in metrics:
             value = t.read({self.metric: metrics[self.metric]})[self.metric] * (1 if self.mode == "min" else -1)
@@ -272,7 +358,7 @@ class Report(Callback):
 
     order = 30
 
-    def on_train_end(self, t: Trainer) -> None:
+    def on_train_end(self, t: Training) -> None:
         if t.rank == 0 and t.run is not None:
             from gen_core import report
 

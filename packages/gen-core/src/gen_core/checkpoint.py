@@ -18,18 +18,20 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from gen_core.files import fingerprint, sync, whole
 from gen_core.runtime import _map
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 _ALIASES = "aliases"  # header entry of a .safetensors file: tied names -> the name that was kept
 
@@ -250,7 +252,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------------- of a run of training
 
 
-_FREE = {"params", "lr", "foreach", "fused", "capturable", "differentiable"}  # may differ on resume
+FREE = {"params", "lr", "foreach", "fused", "capturable", "differentiable"}  # may differ on resume
 
 
 def capture(task: nn.Module, optimizers: Mapping[str, Optimizer], callbacks: Sequence[Any]) -> tuple[dict, dict, dict]:
@@ -286,15 +288,13 @@ def restore(
     plain: dict,
 ) -> None:
     """Put back what `capture` took, sharded as the task and its optimisers are now."""
-    own, compiled = state_of(task), {uncompiled(name): name for name in task.state_dict()}
-    state = {k: shard_like(v, own[k]) if k in own else v for k, v in tensors["task"].items()} | other["extra"]
-    task.load_state_dict({compiled.get(k, k): v for k, v in state.items()})
+    put_state(task, tensors["task"] | other["extra"])
     if other["optimizers"].keys() != optimizers.keys():
         raise ValueError(f"the checkpoint has optimisers {sorted(other['optimizers'])}, the task {sorted(optimizers)}")
     for name, optimizer in optimizers.items():
         saved = other["optimizers"][name]
         for old, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-            for key in (old.keys() & new.keys()) - _FREE:
+            for key in (old.keys() & new.keys()) - FREE:
                 if old[key] != new[key]:
                     raise ValueError(
                         f"the checkpoint was trained with {name}.{key}={old[key]}, the task now has {new[key]}; "
@@ -308,9 +308,25 @@ def restore(
         callback.load_state_dict(plain.get(callback.name, {}) | tensors.get(callback.name, {}))
 
 
+def check_same(path: Path, found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first setting of a checkpoint without which a resumed run would be another."""
+    for name, value in own.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path} was trained with {name}={found.get(name)}, this run has {value}; "
+                f"use the same {name} or another run directory"
+            )
+
+
 def state_of(module: nn.Module) -> dict[str, Any]:
     """`module.state_dict()` by the names it has without `torch.compile`: either kind of run continues the other."""
     return {uncompiled(name): value for name, value in module.state_dict().items()}
+
+
+def put_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a whole state by the names of `state_of`, sharded and compiled as the module is."""
+    own, compiled = state_of(module), {uncompiled(name): name for name in module.state_dict()}
+    module.load_state_dict({compiled.get(k, k): shard_like(v, own.get(k)) for k, v in state.items()})
 
 
 def uncompiled(name: str) -> str:
@@ -324,11 +340,19 @@ def full(tree: Any) -> Any:
     JSON does not take numpy's numbers, and `torch.load(weights_only=True)` refuses them.
     """
     plain = lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf
-    return _map(lambda x: x.full_tensor() if isinstance(x, DTensor) else x, tree, plain)
+    return _map(lambda x: x.full_tensor() if _sharded(x) else x, tree, plain)
 
 
-def shard_like(value: Any, reference: Tensor) -> Any:
+def shard_like(value: Any, reference: Any) -> Any:
     """`value` cut up as `reference` is, when `reference` is a sharded tensor of its shape; else unchanged."""
-    if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
+    if not _sharded(reference) or not isinstance(value, Tensor) or value.shape != reference.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)
+
+
+def _sharded(x: Any) -> TypeGuard["DTensor"]:
+    """Whether `x` is a DTensor; none exists before its module, which takes seconds to import, was imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)

@@ -9,6 +9,7 @@ A union may hold one of float, str and Path, not two: JSON has all three as stri
 """
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -83,8 +84,10 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return walk(a, b, "")
 
 
-def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str) -> R:
+def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str, flags: type[T] | None = None) -> R:
     """Call `main` with its configuration, read from the command line: one flag per field, helped by its docstring.
+
+    `--config FILE` takes the values of a config.json, such as a run's, in place of the defaults.
 
     An error that the library raises on purpose is printed as one sentence, and the exit code is 2 as for a bad flag;
     with GEN_TRACEBACK=1 in the environment it is raised as it is.
@@ -93,12 +96,15 @@ def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str)
         main: function of one frozen dataclass, which its annotation names.
         args: the command line, without the program; by default that of the process.
         prog: the words typed so far, as "gen diffusion train".
+        flags: the dataclass, for a function without annotations.
     """
     import tyro  # 0.2 s
 
-    config_type, *_ = get_type_hints(main).values()
+    config_type: Any = flags or next(iter(get_type_hints(main).values()))
     try:
-        return main(tyro.cli(config_type, prog=prog, args=args, config=(tyro.conf.CascadeSubcommandArgs,)))
+        words, default = _config_file(config_type, sys.argv[1:] if args is None else args)
+        how: Any = {} if default is None else {"default": default}
+        return main(tyro.cli(config_type, prog=prog, args=words, config=(tyro.conf.CascadeSubcommandArgs,), **how))
     except (ValueError, TypeError, ImportError, OSError) as error:
         if os.environ.get("GEN_TRACEBACK"):
             raise
@@ -107,6 +113,21 @@ def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str)
             message = f"{error.filename}: {error.strerror}"
         print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _config_file(cls: type[T], args: Sequence[str]) -> tuple[list[str], T | None]:
+    """The command line without `--config FILE`, and the configuration in that file."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
+    if "--config" not in words:
+        return words, None
+    at = words.index("--config")
+    if at + 1 == len(words):
+        raise ValueError("--config needs a file, such as runs/NAME/config.json")
+    file = Path(words[at + 1])
+    try:
+        return words[:at] + words[at + 2 :], from_dict(cls, json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"--config {file} does not hold these flags: {error}") from None
 
 
 def _build(classes: Sequence[Any], d: Any, where: str) -> Any:

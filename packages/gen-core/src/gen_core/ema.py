@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gen_core.callbacks import Callback
 from gen_core.checkpoint import shard_like, state_of, uncompiled
+from gen_core.hooks import Training
 from gen_core.task import evaluating
 
 Decay = Callable[[int], float]
@@ -107,8 +108,11 @@ class EMA(Callback):
         self.decay = constant(decay) if isinstance(decay, float | int) else decay
         self.updates = 0
         self.average: dict[str, Tensor] = {}
+        self._modules: list[nn.Module] = []
+        self._tree: list[int] | None = None
+        self._slots: list[dict[str, tuple[dict[str, Any], str]]] = []
 
-    def on_train_begin(self, t: Any) -> None:
+    def on_train_begin(self, t: Training) -> None:
         if isinstance(self.module, str):
             self.module = t.task.get_submodule(self.module)
         own = self._own()
@@ -119,14 +123,13 @@ class EMA(Callback):
             self.average = {k: shard_like(v, own[k]).to(own[k].device) for k, v in self.average.items()}
 
     @torch.no_grad()
-    def on_step_end(self, t: Any, metrics: Any) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         self.updates += 1
-        own = self._own()
-        weights = self._weights(own)
-        averages, current = [self.average[k] for k in weights], [_wide(own[k].detach()) for k in weights]
-        torch._foreach_lerp_(averages, current, 1 - self.decay(self.updates))  # pyright: ignore[reportPrivateImportUsage]
-        for k in own.keys() - set(weights):
-            self.average[k].copy_(own[k])
+        weights, buffers = self._live()
+        averages = [self.average[name] for name in weights]
+        torch._foreach_lerp_(averages, [*map(_wide, weights.values())], 1 - self.decay(self.updates))  # pyright: ignore[reportPrivateImportUsage]
+        for name, value in buffers.items():
+            self.average[name].copy_(value)
 
     @contextmanager
     def swapped(self):
@@ -158,6 +161,26 @@ class EMA(Callback):
         names = {uncompiled(name) for name, _ in self.module.named_parameters(remove_duplicate=False)}
         return [k for k, v in own.items() if k in names and (v.is_floating_point() or v.is_complex())]
 
+    def _live(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is averaged and what is copied, by name, as the module holds it now.
+
+        `state_dict` costs 0.1 ms for a small network; so the places of its tensors are kept while the tree of modules
+        stays the same. Only a module that invents entries of its own (by a hook) is asked each time.
+        """
+        assert isinstance(self.module, nn.Module)
+        if self._tree is None or self._tree != _tree(self._modules):
+            own = self._own()
+            weights = set(self._weights(own))
+            self._modules = list(self.module.modules())
+            self._tree = _tree(self._modules)
+            slots = {name: slot for name, slot in _slots(self.module).items() if name in own}
+            self._slots = [{k: v for k, v in slots.items() if (k in weights) == averaged} for averaged in (True, False)]
+            if slots.keys() != own.keys():
+                self._tree = None
+                return {k: own[k] for k in weights}, {k: v for k, v in own.items() if k not in weights}
+        weights, buffers = ({name: held[key] for name, (held, key) in slots.items()} for slots in self._slots)
+        return weights, buffers
+
     @torch.no_grad()
     def _fill(self, values: dict[str, Tensor]) -> None:
         for k, v in self._own().items():
@@ -166,3 +189,19 @@ class EMA(Callback):
 
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _tree(modules: list[nn.Module]) -> list[int]:
+    """What identifies a tree of modules and the names of their tensors."""
+    return [number for m in modules for number in (len(m._parameters), len(m._buffers), *map(id, m._modules.values()))]
+
+
+def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each parameter and buffer is held, by its name: a dict and the key in it."""
+    return {
+        uncompiled(f"{prefix}.{key}" if prefix else key): (held, key)
+        for prefix, m in module.named_modules(remove_duplicate=False)
+        for held in (m._parameters, m._buffers)
+        for key, value in held.items()
+        if value is not None
+    }

@@ -1,9 +1,16 @@
-"""A batch cut into micro-batches: every part of it has one item per row, and each piece takes its own rows."""
+"""A batch cut into micro-batches: every part of it has one item per row, and each piece takes its own rows.
 
+The mean over the global batch is the sum over pieces and processes of `part(mean of the piece, its share)`.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from gen_core.runtime import widest
 
 
 def micro_batches(batch: tuple, size: int) -> tuple[list[tuple], list[float]]:
@@ -24,6 +31,50 @@ def micro_batches(batch: tuple, size: int) -> tuple[list[tuple], list[float]]:
         raise ValueError(f"micro-batches need at least one row, got {', '.join(map(_brief, batch)) or 'no arguments'}")
     pieces = [tuple(_cut(part, slice(i, i + size), n) for part in batch) for i in range(0, n, size)]
     return pieces, [min(size, n - i) / n for i in range(0, n, size)]
+
+
+def shares(
+    batch: tuple,
+    size: int | None,
+    weight: Callable[..., Any] | None,
+    mean: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> list[tuple[tuple, Any]]:
+    """The pieces of a batch, each with what its mean counts in the whole; None where the mean is the whole.
+
+    Args:
+        size: rows of a piece; None is all.
+        weight, mean: see `weighted`; None counts rows.
+    """
+    if size is None and weight is None:
+        return [(batch, None)]
+    micros, counts = ([batch], [1]) if size is None else micro_batches(batch, size)
+    if weight is not None:
+        micros, counts = weighted(micros, weight, mean, device)
+    return list(zip(micros, counts, strict=True))
+
+
+def weighted(
+    micros: list[tuple], weight: Callable[..., Any], mean: Callable[[Tensor], Tensor], device: torch.device
+) -> tuple[list[tuple], list[Tensor]]:
+    """The pieces with valid items, and what the mean of each counts in the whole: its items / the mean of all ranks.
+
+    Args:
+        weight: `(*micro) -> number of valid items`.
+        mean: over processes.
+    """
+    wide = widest(device)
+    items = torch.stack([torch.as_tensor(weight(*micro), device=device).to(wide) for micro in micros])
+    average = mean(items.sum())  # of valid items per process
+    if len(micros) > 1:  # a mean over no items is 0 / 0: such pieces are not computed
+        full = items.nonzero().flatten().tolist() or [0]
+        micros, items = [micros[i] for i in full], items[full]
+    return micros, list(items / average)
+
+
+def part(value: Tensor, share: Any) -> Tensor:
+    """`share * value`, and 0 for a share of 0: the mean over no items is 0 / 0."""
+    return torch.where(share == 0, 0, value * share) if isinstance(share, Tensor) else value * share
 
 
 def _rows(part: Any) -> int | None:

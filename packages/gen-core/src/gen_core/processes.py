@@ -202,7 +202,7 @@ def ignore_signals(_worker: int = 0) -> None:
 
 def _average(
     processes: Processes,
-    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # DDP checks this annotation
 ) -> torch.futures.Future[Tensor]:
     """Mean of gradients over processes; those of a process without valid items are 0, whatever 0 / 0 gave it."""
     if isinstance(processes.empty, Tensor):

@@ -96,6 +96,11 @@ def select_device(name: str = "auto") -> torch.device:
     return device
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype of sums: float64, or float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def select_precision(name: str, device: torch.device) -> Precision:
     """`auto` takes bf16 where the hardware computes in it (CUDA compute capability 8.0 on), else float32 ("no").
 

@@ -18,17 +18,14 @@ A GAN calls `minimize` twice, an RL task rolls out and calls it several times, E
 a PINN returns `torch.optim.LBFGS` from `optimizers`: the trainer has one code path for all of them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from gen_core.trainer import Trainer
+from gen_core.step import Step
 
 Metrics = Mapping[str, Tensor | tuple[Tensor, Tensor]]
 
@@ -40,7 +37,7 @@ class Task(nn.Module):
         """Named optimisers, made once the networks are on their device; none by default."""
         return {}
 
-    def step(self, batch: Any, t: Trainer) -> dict[str, Any]:
+    def step(self, batch: Any, t: Step) -> dict[str, Any]:
         """One step of training. `batch` is this process's rows; `t.minimize` makes the updates.
 
         Draw noise by `t.randn_like(x)`, `t.randn(n)`, `t.rand(n)` and pass it to the loss as an argument: then it
@@ -62,7 +59,7 @@ class Task(nn.Module):
         """Run a loss inside the one wrapper that autocast, DDP and FSDP need; not overridden."""
         return loss(*args)
 
-    def train(self, mode: bool = True) -> Task:
+    def train(self, mode: bool = True) -> "Task":
         """As in PyTorch, but a module whose parameters are all frozen stays in evaluation mode.
 
         So `task.backbone.requires_grad_(False)` also freezes running statistics and dropout of the backbone.
@@ -71,6 +68,34 @@ class Task(nn.Module):
         for module in self.children() if mode else ():
             _rest(module)
         return self
+
+
+def unpack(batch: Any, conditions: Collection[str] = ()) -> tuple[Tensor, ...]:
+    """`(x, *conditions)` of a batch: as many as have names; a batch of one tensor is x. Other parts are ignored.
+
+    Raises:
+        ValueError: when the batch has fewer.
+    """
+    x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
+    if len(rest) < len(conditions):
+        raise ValueError(
+            f"a batch of {len(rest) + 1} tensors lacks conditions: the task takes {['x', *conditions]}; "
+            "give the data these parts, in this order"
+        )
+    return x, *rest[: len(conditions)]
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Inside, no gradient reaches these parameters."""
+    trainable = [p for p in parameters if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from gen_core.callbacks import Callback
 from gen_core.data import Data
+from gen_core.hooks import Training
 from gen_core.runtime import _map, seed_all
 from gen_core.task import Task
 from gen_core.trainer import Trainer
@@ -146,7 +147,7 @@ class _Curve(Callback):
     def __init__(self):
         self.values: list[dict[str, float]] = []
 
-    def on_step_end(self, t: Trainer, metrics: dict[str, Any]) -> None:
+    def on_step_end(self, t: Training, metrics: dict[str, Any]) -> None:
         self.values.append(t.read(metrics))
 
 

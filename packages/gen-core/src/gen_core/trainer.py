@@ -11,10 +11,9 @@ So the same seed gives the same curve on one process or several, in one piece or
 draws by itself, such as dropout's masks, differs between process counts and micro-batches.
 """
 
-import math
 import operator
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import repeat
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, cast
@@ -22,22 +21,21 @@ from typing import Any, SupportsFloat, SupportsIndex, cast
 import torch
 from torch import Tensor, nn
 
-from gen_core import checkpoint
-from gen_core.callbacks import Hooks
+from gen_core import checkpoint, start
 from gen_core.data import Data
-from gen_core.micro import micro_batches
+from gen_core.draws import StepKeys, rows
+from gen_core.evaluation import evaluate
+from gen_core.finite import check_losses, check_weights
+from gen_core.hooks import Hooks
+from gen_core.micro import shares
 from gen_core.processes import Processes, signals
 from gen_core.run import Run
-from gen_core.runtime import Part, key, seed_all, seed_torch, select_device, select_precision, to_device
+from gen_core.runtime import Part, key, seed_torch, select_device, select_precision, to_device, widest
 from gen_core.schedule import Schedule, constant
-from gen_core.task import Task, evaluating
+from gen_core.task import Task, frozen
+from gen_core.update import backward
 
 _NOTHING = nullcontext()
-BLOCK = 64  # steps whose keys are computed together
-
-
-class NonFiniteLoss(ValueError):
-    """A loss became infinite or not a number; the last checkpoint is from before."""
 
 
 class Interrupted(SystemExit):
@@ -85,7 +83,7 @@ class Trainer:
             raise ValueError(f"clip is the largest norm of a gradient and positive, got {clip}; None does not clip")
         self.task, self.seed, self.micro_batch, self.clip = task, operator.index(seed), micro_batch, clip
         self.schedule = schedule or constant()
-        self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
+        self.callbacks: list[Hooks] = sorted(callbacks, key=lambda callback: callback.order)
         self.step = 0
         self._saved = -1  # the step whose checkpoint in the run directory holds the present state
         self.stopping = 0  # 0, 1 after stop(), or the signal's number: the same on every process after _stop()
@@ -93,17 +91,19 @@ class Trainer:
         self.due = False  # set by a callback whose values this step's logs should hold
         self.cleanup = ExitStack()  # what a callback opened; closed however fit ends
         self._data: dict[str, str | None] = {}
+        self.batch_size: int | None = None  # of the data that fit was given
         self._look = 1 if self.device.type == "cpu" else 100  # updates between checks; elsewhere a check waits
-        self._wide = torch.float32 if self.device.type == "mps" else torch.float64  # of sums; MPS has no float64
         self._draws = 0
         self._generator = torch.Generator(self.device)
-        self._keys: tuple[int, list[int]] = (-1, [])
         self._losses: list[tuple[int, str, Tensor]] = []  # not yet seen to be finite
+        self._norms: dict[str, Tensor] = {}  # of gradients before they were clipped
         self._read: dict[str, float] = {}
         self._owned: dict[str, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
 
         self.processes = Processes(self.device, self.precision)
-        self.rank, self.world = self.processes.rank, self.processes.world
+        self.rank: int = self.processes.rank
+        self.world: int = self.processes.world
+        self._keys = StepKeys(self.seed, self.rank)
         self.reduce, self.gather, self.barrier = (self.processes.reduce, self.processes.gather, self.processes.barrier)
         self.model, self.optimizers = self.processes.wrap(task, micro_batches=micro_batch is not None)
         for optimizer in self.optimizers.values():
@@ -131,6 +131,7 @@ class Trainer:
             ValueError: while another job trains in this run directory, naming its process and host.
         """
         self._data = {f"{what} of the data": getattr(data, f"{what}_hash", None) for what in ("order", "content")}
+        self.batch_size = getattr(data, "batch_size", None)
         self.stopping = self._signal = 0
         self._owned = {}
         with signals(self._note), self.cleanup:
@@ -146,7 +147,7 @@ class Trainer:
                 batch = next(batches)
                 if self.device.type != "cpu":
                     batch = to_device(batch, self.device)
-                seed_torch(self._stream())
+                seed_torch(self._keys[self.step])
                 self._draws = 0
                 metrics = self.task.step(batch, self)
                 self.step += 1
@@ -176,14 +177,6 @@ class Trainer:
         """Whether any process was asked to stop: a signal may have reached only one of them."""
         self.stopping = self.processes.agree(max(self.stopping, self._signal))
         return self.stopping > 0
-
-    def _stream(self) -> int:
-        """Key of torch's global streams at this step; for a block of steps at a time, hashing being the slow part."""
-        block, place = divmod(self.step, BLOCK)
-        if self._keys[0] != block:
-            steps = range(block * BLOCK, (block + 1) * BLOCK)
-            self._keys = block, [key(self.seed, "step", step, self.rank) for step in steps]
-        return self._keys[1][place]
 
     def _note(self, number: int) -> None:
         self._signal = self._signal or number
@@ -216,27 +209,17 @@ class Trainer:
         for group in opt.param_groups:
             group["lr"] = group["initial_lr"] * factor
         owned, others = self._parts(optimizer)
-        pieces = self._pieces(batch, weight)
+        pieces = shares(batch, self.micro_batch, weight, self.reduce, self.device)
 
         def closure() -> Tensor:
             opt.zero_grad()
-            total: Any = 0.0
-            for micro, share, sync in pieces:
-                self.processes.empty = share == 0
-                with _NOTHING if sync else self.processes.no_sync(self.model):
-                    value = self.model(loss, *micro)
-                    if value.ndim:
-                        raise ValueError(f"a loss is the mean over its rows, a scalar; got shape {tuple(value.shape)}")
-                    if share is not None:
-                        value = _part(value, share)
-                    value.backward()
-                total = value.detach() if len(pieces) == 1 else total + value.detach()
+            total = backward(self.processes, self.model, loss, pieces)
             if self.clip is not None:
-                nn.utils.clip_grad_norm_(owned, self.clip)
+                self._norms[optimizer] = nn.utils.clip_grad_norm_(owned, self.clip)
             return self.reduce(total)  # the same number on all ranks: a line search must branch the same way
 
-        with _frozen(others) if others else _NOTHING:
-            value = cast(Tensor, opt.step(closure))  # of several calls, L-BFGS returns the first
+        with frozen(others) if others else _NOTHING:
+            value: Tensor = opt.step(cast(Any, closure))  # of several calls, L-BFGS returns the first
         self._losses.append((self.step, optimizer, value))
         if len(self._losses) >= self._look:
             self._check_finite()
@@ -249,24 +232,6 @@ class Trainer:
             mine = {id(p) for p in owned}
             self._owned[optimizer] = owned, [p for p in self.task.parameters() if id(p) not in mine]
         return self._owned[optimizer]
-
-    def _pieces(self, batch: tuple, weight: Callable | None) -> list[tuple[tuple, Any, bool]]:
-        """`batch` in micro-batches: (rows, what their mean counts in the whole, whether gradients are averaged now)."""
-        if self.micro_batch is None and weight is None:
-            return [(batch, None, True)]
-        micros, counts = [batch], [1]
-        if self.micro_batch is not None:
-            micros, counts = micro_batches(batch, self.micro_batch)
-        if weight is not None:
-            items = [torch.as_tensor(weight(*micro), device=self.device).to(self._wide) for micro in micros]
-            items = torch.stack(items)
-            mean = self.reduce(items.sum())  # of valid items per process
-            if len(micros) > 1:  # a mean over no items is 0 / 0: leave such pieces out
-                full = items.nonzero().flatten().tolist() or [0]
-                micros, items = [micros[i] for i in full], items[full]
-            counts = list(items / mean)
-        last = len(micros) - 1
-        return [(x, c, i == last or self.world == 1) for i, (x, c) in enumerate(zip(micros, counts, strict=True))]
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal noise of `x`'s shape: this process's rows of one draw for the global batch."""
@@ -283,9 +248,7 @@ class Trainer:
     def _rows(self, draw: Callable, shape: tuple[int, ...], dtype: torch.dtype | None) -> Tensor:
         self._generator.manual_seed(key(self.seed, "draw", self.step, self._draws))
         self._draws += 1
-        n, *rest = shape
-        drawn = draw(n * self.world, *rest, generator=self._generator, device=self.device, dtype=dtype)
-        return drawn[self.rank * n : (self.rank + 1) * n]
+        return rows(draw, shape, dtype, self._generator, self.rank, self.world)
 
     def key(self, *parts: Part) -> int:
         """A key of (seed, step, parts), for streams of your own: `numpy.random.default_rng(t.key("replay"))`."""
@@ -300,12 +263,23 @@ class Trainer:
         """
         new = [name for name in metrics if name not in self._read]
         if new:
-            wide = self._wide
-            values = torch.stack([torch.as_tensor(metrics[n], device=self.device).detach().to(wide) for n in new])
+            wide = widest(self.device)
+            values = torch.stack([torch.as_tensor(metrics[n], dtype=wide, device=self.device).detach() for n in new])
             self._read |= dict(zip(new, self.reduce(values).tolist(), strict=True))
         return {name: self._read[name] for name in metrics}
 
-    @torch.no_grad()
+    def grad_norm(self, optimizer: str) -> Tensor | None:
+        """Norm of the gradient of that optimiser's last update, before clipping; None before its first one.
+
+        It costs little without `clip` too, for it is computed only when this is called, on every process.
+        """
+        owned, _ = self._parts(optimizer)
+        gradients = [p.grad for p in owned if p.grad is not None]
+        if not gradients:
+            return None
+        norm = self._norms[optimizer] if self.clip is not None else nn.utils.get_total_norm(gradients)
+        return checkpoint.full(norm)
+
     def evaluate(self, data: Data) -> dict[str, float]:
         """Mean of `task.evaluate` over every sample of `data`, each counted once, whatever the process count.
 
@@ -313,24 +287,7 @@ class Trainer:
         Whole batches go to the processes in turn, and each is keyed by its number: the same noise at every
         evaluation and on any number of processes. Training is not disturbed. A signal cuts it short: then {}.
         """
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        with evaluating(self.task):
-            for index, batch in data.once(self.rank, self.world):
-                if self._stop() and self.stopping > 1:
-                    return {}
-                seed_all(self.seed, "evaluate", -1 if index is None else index)
-                values = self.task(self.task.evaluate, to_device(batch, self.device))
-                for name, given in values.items():
-                    value, weight = given if isinstance(given, tuple) else (given, torch.ones_like(given))
-                    if not value.ndim:
-                        raise ValueError(f"evaluate's {name!r} is a scalar; return a value per sample, of shape (b,)")
-                    weight = weight.to(self._wide) * (index is not None)
-                    counted = torch.where(weight != 0, value.to(self._wide), 0)  # what does not count may be anything
-                    sums[name] = sums.get(name, 0) + (counted * weight).sum()
-                    counts[name] = counts.get(name, 0) + weight.sum()
-        total, count = self.reduce(sums, "sum"), self.reduce(counts, "sum")
-        return {name: (total[name] / count[name]).item() for name in total}
+        return evaluate(self, data, lambda: self._stop() and self.stopping > 1)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -363,16 +320,30 @@ class Trainer:
         """
         path = Path(path)
         tensors, other, meta = checkpoint.load(path, verified)
-        for name, value in self._same().items():
-            if meta["same"].get(name) != value:
-                raise ValueError(
-                    f"{path} was trained with {name}={meta['same'].get(name)}, this run has {value}; "
-                    f"use the same {name} or another run directory"
-                )
+        checkpoint.check_same(path, meta["same"], self._same())
         checkpoint.restore(self.task, self.optimizers, self.callbacks, tensors, other, meta["callbacks"])
         self.step = meta["step"]
         own = self.run and checkpoint.place(self.run.path, self.step).resolve() == path.resolve()
         self._saved = self.step if own else -1
+
+    def start_from(self, path: str | Path, *, optimizers: bool = False) -> None:
+        """Begin at step 0 with the weights of another run: its newest whole checkpoint, or the checkpoint `path`.
+
+        Seed, data, clip, schedule and rates are this run's. `fit` still resumes a checkpoint of this run's own.
+
+        Args:
+            optimizers: take the weights as they were trained and the state (the moments) of the optimisers; otherwise
+                the averaged weights, where the run has any and its model.json names their module, as
+                `{"module": "denoiser"}` does.
+
+        Raises:
+            FileNotFoundError: when there is no checkpoint.
+            ValueError: for weights or optimisers that do not fit, a damaged checkpoint, or after training began.
+        """
+        if self.step:
+            raise ValueError(f"start_from begins at step 0 and {self.step} steps are done; make a new Trainer")
+        checkpoint = self.processes.first(lambda: start.newest(Path(path)))
+        start.start(self.task, self.optimizers if optimizers else None, checkpoint)
 
     def _finish(self) -> None:
         """Save, unless nothing was trained since that was done; `latest` then names this step."""
@@ -403,35 +374,8 @@ class Trainer:
             raise ValueError(f"{newest.parent.parent} holds {newest.name} already; resume it or use another directory")
 
     def _check_weights(self, state: dict[str, Tensor]) -> None:
-        """A finite loss may have a gradient that is not; such weights are never saved."""
-        for name in map(checkpoint.uncompiled, dict(self.task.named_parameters())):
-            if name in state and not state[name].isfinite().all():
-                raise NonFiniteLoss(f"{name} is not finite after step {self.step - 1}; " + self._remedy())
-
-    def _remedy(self) -> str:
-        last = checkpoint.latest(self.run.path) if self.run else None
-        return (f"the last good checkpoint is {last}; " if last else "") + "try a lower learning rate or clip=1.0"
+        check_weights(self.task, state, self.step - 1, self.run, self.clip)
 
     def _check_finite(self) -> None:
         losses, self._losses = self._losses, []
-        for step, name, value in losses:
-            if not math.isfinite(value):
-                raise NonFiniteLoss(f"the loss of {name!r} is {value.item()} at step {step}; " + self._remedy())
-
-
-def _part(value: Tensor, share: Any) -> Tensor:
-    """`share * value`, and 0 for a share of 0: the mean over no items is 0 / 0."""
-    return torch.where(share == 0, 0, value * share) if isinstance(share, Tensor) else value * share
-
-
-@contextmanager
-def _frozen(parameters: list[nn.Parameter]):
-    """Inside, no gradient reaches these parameters."""
-    trainable = [p for p in parameters if p.requires_grad]
-    for p in trainable:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)
+        check_losses(losses, self.run, self.clip)
