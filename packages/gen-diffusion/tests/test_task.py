@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gen_core.step import Step
 from gen_diffusion import (
     MLP,
     DiffusionTask,
@@ -21,7 +22,7 @@ from gen_diffusion import (
 )
 
 
-class FakeTrainer:
+class FakeTrainer(Step):
     """`Trainer`'s draws and updates for one process; keeps what the loss was given."""
 
     def __init__(self, task, seed=0, micro_batch=None):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gen_core import Arrays, Callback, Loader, Trainer
+from gen_core import Arrays, Callback, Loader, Step, Trainer
 from gen_core.runtime import generator, seed_all
 from gen_latent import Augment, GANTask
 from gen_latent.augment import TRANSFORMS, colour, cutout, flip, rotate, scale, shift
@@ -192,14 +192,14 @@ def test_p_follows_the_mean_sign_not_the_mean_logit():
     """With 7 of 10 logits positive r_t is .4: below a target of .6 and above one of .3, however large the logits."""
     logits = torch.tensor([0.1] * 7 + [-50.0] * 3)
 
-    class Alone:
+    class Alone(Step):
         world, step = 1, 3
         gather = staticmethod(lambda x: x)
 
     for target, p in ((0.6, 0.46), (0.3, 0.54)):
         augment = Augment(("flip",), p=0.5, target=target, every=4, length=1000)
         augment.watch(logits)
-        assert augment.adapt(Alone, 10)["augment/p"].item() == pytest.approx(p, abs=1e-6)
+        assert augment.adapt(Alone(), 10)["augment/p"].item() == pytest.approx(p, abs=1e-6)
         assert not augment.heard.any() and not augment.noted.any()
         augment.watch(torch.full((10,), torch.nan))  # of one bad batch: no sign, and p stays a number
-        assert augment.adapt(Alone, 10)["augment/p"].isfinite()
+        assert augment.adapt(Alone(), 10)["augment/p"].isfinite()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gen_core import EMA, Arrays, Loader, Trainer
+from gen_core import EMA, Arrays, Loader, Step, Trainer
 from gen_core.runtime import generator, seed_all
 from gen_core.testing import check_task, launch, train
 from gen_core.testing import difference as apart
@@ -399,18 +399,19 @@ def test_fake_i_carries_the_label_of_real_i():
 
     task = GANTask(Show("g"), Show("d"), latents=1, conditions=("label",))
     label = torch.arange(12) % 5
-    Trainer(task, device="cpu").fit(Loader(Arrays(torch.zeros(12, 1), label), 12, shuffle=False), 1)
+    trainer = Trainer(task, device="cpu")
+    trainer.fit(Loader(Arrays(torch.zeros(12, 1), label), 12, shuffle=False), 1)
     assert len(seen) == 6 and all(torch.equal(shown, label) for _, shown in seen)
     draws = torch.randn(12, 1), torch.rand(12, 2, 0)
     assert task.g_loss(torch.zeros(12, 1), *draws, label).item() == pytest.approx(math.log(2), abs=1e-6)
     with pytest.raises(ValueError, match="batch of 1 tensors lacks conditions"):
-        task.step((torch.zeros(12, 1),), None)
+        task.step((torch.zeros(12, 1),), trainer)
 
 
 def test_lazy_penalties_equal_eager_ones_over_an_interval():
     """With constant weights, every fourth step at four times the strength gives the gradients' mean of every step."""
 
-    class Still:
+    class Still(Step):
         """A trainer that adds up gradients and changes nothing."""
 
         def __init__(self, task):
@@ -499,7 +500,7 @@ def test_each_players_loss_is_the_sum_of_its_parts():
 def test_a_step_updates_the_discriminator_as_often_as_it_should_at_rates_of_their_own():
     calls = []
 
-    class Count:
+    class Count(Step):
         step, world = 0, 1
         randn, rand = staticmethod(torch.randn), staticmethod(torch.rand)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gen_core import Arrays, Loader, Trainer, seed_all
+from gen_core import Arrays, Loader, Step, Trainer, seed_all
 from gen_core.runtime import generator as keyed
 from gen_core.testing import check_task, difference, launch, train
 from gen_latent import (
@@ -151,7 +151,7 @@ def test_the_losses_are_their_formulas():
 def test_a_step_weighs_by_the_beta_of_its_number():
     x, noise = given(1)
 
-    class Third:
+    class Third(Step):
         step = 2
 
         def randn(self, *shape):

@@ -19,6 +19,8 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
+from gen_core.step import Step
 from gen_core.task import Task, decay_groups
 from gen_diffusion.dit import positions
 from gen_diffusion.text import TextEncoder
@@ -34,6 +36,7 @@ class Gaussian(NamedTuple):
         return self.mean + (self.log_variance / 2).exp() * noise
 
 
+@describable
 class CLaTr(nn.Module):
     """The encoders `text` and `trajectory`, and the decoder of what they give.
 
@@ -169,7 +172,7 @@ class CLaTrTask(Task):
         groups = decay_groups(self.clatr, self.weight_decay)
         return {"net": torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.99), fused=True)}
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
         x, text, *mask = batch
         if t.world > 1 or (t.micro_batch or len(x)) < len(x):
             raise ValueError("wrong answers are the rest of a whole batch; train on one process without micro_batch")

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
 
+
+@describable
 class Condition(nn.Module):
     """(c_noise, label, tokens' mean) -> one vector, for the network's blocks to scale and shift their features by.
 

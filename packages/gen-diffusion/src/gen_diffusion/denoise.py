@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.view import Level, View, coefficients, column
 
 
@@ -39,6 +40,7 @@ def noised(x0: Float[Tensor, "b *shape"], sigma: Level, noise: Float[Tensor, "b 
     return torch.where(s.isinf(), noise, x0 + s * noise)
 
 
+@describable
 class Preconditioned(nn.Module):
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)  ([Karras22] eq. 7).
 

@@ -20,12 +20,14 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.condition import Condition, Context
 from gen_diffusion.dit import Block, linear, positions, zero
 
 Conditioning = Literal["in-context", "adaln", "cross-attention"]
 
 
+@describable
 class Director(nn.Module):
     """`net(x, c_noise, context=, context_mask=, mask=)` over frames; its first output is exactly 0.
 

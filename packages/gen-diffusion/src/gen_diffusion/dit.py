@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.condition import Condition, Context, with_dense
 
 SIZES: dict[str, dict[str, int]] = {
@@ -105,6 +106,7 @@ class Block(nn.Module):
         return x + gate_mlp * self.mlp(shift_mlp + (1 + scale_mlp) * self.norm(x))
 
 
+@describable
 class DiT(nn.Module):
     """Patches to tokens, blocks on them, tokens to patches; its first output is exactly 0.
 

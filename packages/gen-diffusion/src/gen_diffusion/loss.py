@@ -33,6 +33,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.denoise import Denoiser, noised
 from gen_diffusion.schedule import chain_levels
 from gen_diffusion.view import View, coefficients
@@ -129,6 +130,7 @@ def variational_weight(sigma: Float[Tensor, "*b"], mean: float = -1.2, std: floa
     return std * math.sqrt(2 * math.pi) * (z**2 / 2).exp() / sigma**2
 
 
+@describable
 class Uncertainty(nn.Module):
     """u(sigma), learned beside the network, so that weight / e^u |D - x0|^2 + u is 1 + u at every level.
 

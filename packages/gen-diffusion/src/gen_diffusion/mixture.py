@@ -9,15 +9,20 @@ should have drawn, how far a trained denoiser is from the best one.
 """
 
 import math
+import warnings
+from typing import Any
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
+from gen_core.runtime import numpy_seed
 from gen_diffusion.view import Level, column
 
 
+@describable
 class GaussianMixture(nn.Module):
     """p(x; sigma) = sum_k w_k N(x; m_k, S_k + sigma^2 I), and D(x; sigma) = E[x0 | x] in closed form.
 
@@ -76,3 +81,37 @@ class GaussianMixture(nn.Module):
     def _log_joint(self, z: Tensor, variance: Tensor) -> Tensor:
         """ln w_k + ln N(x; m_k, S_k + sigma^2 I), "b k"."""
         return self.log_weights - 0.5 * (z**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
+
+
+FULL = 128  # dimensions up to which `fit_mixture` fits full covariances; diagonal ones above
+
+
+def fit_mixture(x: Float[Tensor, "n ..."], components: int, seed: int) -> Any:
+    """scikit-learn's mixture of Gaussians, fitted to data of size about 1 by expectation maximisation.
+
+    There are at most as many components as an eighth of the samples.
+    """
+    from sklearn import mixture
+
+    flat = x.flatten(1).double().numpy()
+    kind = "full" if flat.shape[1] <= FULL else "diag"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "not converged": a baseline needs no optimum
+        return mixture.GaussianMixture(
+            min(components, len(flat) // 8), covariance_type=kind, reg_covar=4e-3, random_state=numpy_seed(seed)
+        ).fit(flat)
+
+
+def posterior_mean(
+    train: Float[Tensor, "n ..."], noisy: Float[Tensor, "b ..."], sigma: float, components: int = 20, seed: int = 0
+) -> Float[Tensor, "b ..."]:
+    """E[clean | noisy] if the data were the mixture of Gaussians that fits `train`: a baseline of denoising.
+
+    Raises:
+        ValueError: for more than 128 values in a sample, where full covariances are too large to fit.
+    """
+    if noisy[0].numel() > FULL:
+        raise ValueError(f"a sample has {noisy[0].numel()} values; full covariances are fitted up to {FULL}")
+    fit = fit_mixture(train, components, seed)
+    mixture = GaussianMixture(*(torch.from_numpy(part) for part in (fit.weights_, fit.means_, fit.covariances_)))
+    return mixture(noisy.double(), sigma).to(noisy)

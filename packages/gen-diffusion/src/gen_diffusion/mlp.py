@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.condition import Condition
 
 
@@ -22,6 +23,7 @@ class Block(nn.Module):
         return h + self.outer(F.silu(shift + (1 + scale) * self.norm(self.inner(h))))
 
 
+@describable
 class MLP(nn.Module):
     """Residual blocks on vectors, each told the noise level and the class; its first output is exactly 0.
 

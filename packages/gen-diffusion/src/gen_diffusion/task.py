@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gen_core.task import Task, decay_groups
+from gen_core.step import Step
+from gen_core.task import Task, decay_groups, unpack
 from gen_diffusion.denoise import Preconditioned
 from gen_diffusion.guide import drop
 from gen_diffusion.loss import Uncertainty, denoising_loss, edm_weight, log_normal, masked_loss
@@ -79,7 +80,7 @@ class DiffusionTask(Task):
             "net": torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.lr, betas=self.betas, fused=True)
         }
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
         x0, *given = self._unpack(batch)
         dropped = t.rand(len(x0)) < self.p_drop if given else torch.zeros(0)
         named = zip(self.conditions.items(), given, strict=True)
@@ -115,14 +116,10 @@ class DiffusionTask(Task):
         return self.weight(sigma) * masked_loss(self.denoiser, x0, sigma, noise, named[self.mask], **named)
 
     def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
-        """`(x0, *conditions)`: as many as the task has names for."""
-        x0, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        if len(rest) < len(self.conditions):
-            raise ValueError(
-                f"a batch of {len(rest) + 1} tensors lacks conditions: this task is given {['x0', *self.conditions]}"
-            )
+        """`(x0, *conditions)`, x0 encoded."""
+        x0, *cond = unpack(batch, self.conditions)
         encode = self._encode[0]
         if encode is not None:
             with torch.no_grad():
                 x0 = encode(x0)
-        return x0, *rest[: len(self.conditions)]
+        return x0, *cond

@@ -27,6 +27,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gen_core.description import describable
+
 Tokeniser = Callable[[str], list[int]]
 Context = tuple[Float[Tensor, "b l e"], Bool[Tensor, "b l"]]  # tokens, and which of them are real
 
@@ -146,6 +148,7 @@ def tokenise(texts: Sequence[str], tokeniser: Tokeniser, length: int | None = No
     return torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.long).reshape(len(rows), width)
 
 
+@describable
 class TextEncoder(nn.Module):
     """Token ids -> context: a transformer that reads in both directions, normalised before each of its layers.
 
@@ -181,6 +184,7 @@ class TextEncoder(nn.Module):
         return self.norm(h) * mask[..., None], mask
 
 
+@describable
 class Texted(nn.Module):
     """`net(x, c_noise, context=..., context_mask=...)` told what it needs by `text`, the ids of a caption.
 

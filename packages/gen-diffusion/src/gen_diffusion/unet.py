@@ -27,6 +27,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_diffusion.condition import Condition, Context, with_dense
 
 
@@ -119,6 +120,7 @@ class Stage(nn.Module):
         return h
 
 
+@describable
 class UNet(nn.Module):
     """Down through the resolutions, and up again with what each one saw on the way; its first output is exactly 0.
 

@@ -13,12 +13,14 @@ discriminator overfits.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from gen_core.description import describable
+from gen_core.step import Step
 
 Pictures = Float[Tensor, "b c h w"]
 Numbers = Float[Tensor, "b n"]
@@ -91,6 +93,7 @@ TRANSFORMS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {  # and
 }
 
 
+@describable
 class Augment(nn.Module):
     """The named transformations in order, each with probability `p` for each sample.
 
@@ -136,7 +139,7 @@ class Augment(nn.Module):
         self.noted[1] += len(real_logits)
 
     @torch.no_grad()
-    def adapt(self, t: Any, batch: int) -> dict[str, Tensor]:
+    def adapt(self, t: Step, batch: int) -> dict[str, Tensor]:
         """After a step on `batch` samples a process: p moves by (samples since the last change) / `length`."""
         if self.target is not None:
             self.heard += t.gather(self.noted[None]).sum(0)

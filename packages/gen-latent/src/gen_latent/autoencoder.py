@@ -19,11 +19,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
 from gen_core.task import evaluating
 from gen_latent.distributions import randn, wide
 from gen_latent.quantize import Quantized
 
 
+@describable
 class AutoEncoder(nn.Module):
     """A code z of x, and x again.
 
@@ -91,6 +93,7 @@ def _along(statistic: Float[Tensor, "d"], z: Float[Tensor, "b d ..."]) -> Tensor
     return statistic.reshape(-1, *[1] * (z.ndim - 2))
 
 
+@describable
 class QuantizedAutoEncoder(AutoEncoder):
     """An auto-encoder whose code is quantised: its latents are codes of `quantizer` ([Oord17], [Esser21]).
 

@@ -14,9 +14,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from gen_core.description import describable
 from gen_latent.distributions import rand, same_shape
 
 
+@describable
 @dataclass(frozen=True)
 class Categorical:
     """Each coordinate one of `levels` values evenly spaced from `low` to `high`.
@@ -74,6 +76,7 @@ def on_grid(x: Tensor, levels: int, low: float, high: float) -> None:
         )
 
 
+@describable
 @dataclass(frozen=True)
 class LogisticMixture:
     """Each coordinate a mixture of logistic distributions, rounded to `levels` values from `low` to `high`.

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -90,6 +92,7 @@ class Normal:
         return Normal(self.mean.detach(), self.std.detach())
 
 
+@describable
 def diag_gaussian(params: Float[Tensor, "b two_d"]) -> Normal:
     """The usual posterior: the first half of `params` is the mean, the second ln of the standard deviation."""
     if params.shape[1] % 2 or params.shape[1] == 0:
@@ -111,6 +114,7 @@ def kl_standard(q: Normal) -> Float[Tensor, "b ..."]:
     return (q.mean.square() + q.std.square() - 1) / 2 - q.std.log()
 
 
+@describable
 @dataclass(frozen=True)
 class Bernoulli:
     """Independent binary coordinates of the given log-odds."""
@@ -142,6 +146,7 @@ class Bernoulli:
             )
 
 
+@describable
 class Gaussian(nn.Module):
     """Normal data about the decoder's output, with one standard deviation for all, learned by default.
 
@@ -178,6 +183,7 @@ class Gaussian(nn.Module):
         self.log_excess.copy_(excess.clamp_min(1e-6 * self.floor**2).log() / 2)
 
 
+@describable
 @dataclass(frozen=True)
 class ItakuraSaito:
     """Power spectra: exponential about exp(log_power), as |s|^2 of a complex Gaussian s is ([Fevotte09] section 2)."""

@@ -22,12 +22,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gen_core.task import Task, evaluating
+from gen_core.description import describable
+from gen_core.step import Step
+from gen_core.task import Task, evaluating, unpack
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
 from gen_latent.distributions import Normal, kl_standard, wide
 from gen_latent.gan import hinge
 
 
+@describable
 class KLAutoEncoder(AutoEncoder):
     """An auto-encoder whose code is a Gaussian, held near N(0, I) by a small weight ([Rombach22] section 3.1).
 
@@ -62,6 +65,7 @@ class KLAutoEncoder(AutoEncoder):
         return self.restore(q.at(noise)), kl_standard(q).flatten(1).sum(1)
 
 
+@describable
 class PatchDiscriminator(nn.Module):
     """A logit for each patch of a picture, by strided convolutions ([Isola17]), with GroupNorm for BatchNorm.
 
@@ -138,8 +142,8 @@ class FirstStageTask(Task):
             "d": torch.optim.Adam(self.discriminator.parameters(), lr=self.d_lr, betas=self.betas, fused=True),
         }
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
-        x = batch if isinstance(batch, Tensor) else batch[0]
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
+        (x,) = unpack(batch)
         given = (x, t.randn(len(x), *self._shape(x), dtype=x.dtype)) if isinstance(self.model, KLAutoEncoder) else (x,)
         playing = t.step >= self.start
         metrics = {"loss": t.minimize("ae", lambda *parts: self.loss(*parts, playing=playing), *given)}
@@ -175,7 +179,7 @@ class FirstStageTask(Task):
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
         """The parts of the loss that are comparable over time, and their sum; of the mean of a Gaussian code."""
-        x = batch if isinstance(batch, Tensor) else batch[0]
+        (x,) = unpack(batch)
         noise = (x.new_zeros(len(x), *self._shape(x)),) if isinstance(self.model, KLAutoEncoder) else ()
         y, cost = self._reconstruct(x, *noise)
         parts = self._distances(x, y) | {"cost": cost}

@@ -13,6 +13,8 @@ gradient penalty is of each sample on its own. Every network takes a `label` if 
 """
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -20,9 +22,27 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gen_latent.nets import ConvDecoder, halvings, with_labels
+from gen_core.description import describable
+from gen_latent.nets import MLP, ConvDecoder, halvings, with_labels
 
 
+@describable
+class MLPDiscriminator(MLP):
+    """Linear layers with leaky units, for points and small pictures; a label is judged beside the sample.
+
+    Args:
+        shape: of a sample.
+        hidden: sizes of the hidden layers.
+    """
+
+    def __init__(self, shape: int | Sequence[int], *hidden: int, classes: int = 0):
+        super().__init__(shape, *hidden, 1, activation=partial(nn.LeakyReLU, 0.2), classes=classes)
+
+    def forward(self, x: Float[Tensor, "b ..."], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b"]:
+        return super().forward(x, label)[:, 0]
+
+
+@describable
 class DCGenerator(ConvDecoder):
     """[Radford16] with GroupNorm for BatchNorm, so that no sample depends on its batch; its output is in (-1, 1)."""
 
@@ -30,6 +50,7 @@ class DCGenerator(ConvDecoder):
         return super().forward(z, label).tanh()
 
 
+@describable
 class DCDiscriminator(nn.Module):
     """Strided convolutions with leaky units and no normalisation ([Radford16]); a label is judged by projection.
 
@@ -139,6 +160,7 @@ class _Stages(nn.Module):
         )
 
 
+@describable
 class ResidualGenerator(nn.Module):
     """A learned 4 x 4 start modulated by z, then blocks and upsampling; its output is unbounded ([Huang24] 3.3).
 
@@ -168,6 +190,7 @@ class ResidualGenerator(nn.Module):
         return self.head(h)
 
 
+@describable
 class ResidualDiscriminator(nn.Module):
     """The mirror image of the generator; a 4 x 4 depth-wise convolution ends it ([Huang24] section 3.3).
 

@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gen_core.step import Step
 from gen_core.task import Task
+from gen_core.task import unpack as unpack_batch
 from gen_latent.gan import (
     GANLoss,
     Logits,
@@ -99,8 +101,8 @@ class GANTask(Task):
             for name, (net, lr) in players.items()
         }
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
-        x, *cond = self._unpack(batch)
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
+        x, *cond = unpack_batch(batch, self.conditions)
         b, x = len(x), pack(x, self.packing)
         n = len(x)
         latents = lambda: t.randn(n, self.packing * self.latents)
@@ -177,11 +179,3 @@ class GANTask(Task):
                 f"({len(x)},), one number each"
             )
         return logits
-
-    def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
-        x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        if len(rest) < len(self.conditions):
-            raise ValueError(
-                f"a batch of {len(rest) + 1} tensors lacks conditions: the networks take {self.conditions}"
-            )
-        return x, *rest[: len(self.conditions)]

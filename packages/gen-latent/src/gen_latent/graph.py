@@ -24,11 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gen_core.description import describable
 from gen_core.task import evaluating
 
 Node = tuple[Any, ...]  # (module, name of its first argument, ...)
 
 
+@describable
 class Graph(nn.Module):
     """A directed acyclic graph of modules over named tensors.
 
@@ -146,6 +148,7 @@ class Graph(nn.Module):
         return "\n".join("  ".join(row[i].ljust(widths[i]) for i in kept).rstrip() for row in rows)
 
 
+@describable
 class Concat(nn.Module):
     """All arguments side by side along a dimension."""
 
@@ -157,6 +160,7 @@ class Concat(nn.Module):
         return torch.cat(tensors, self.dim)
 
 
+@describable
 class Apply(nn.Module):
     """A function as a node, without parameters: `Apply(torch.add)`."""
 

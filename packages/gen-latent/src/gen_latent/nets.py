@@ -4,13 +4,15 @@ Pictures are "b c h w" in [-1, 1]; every network that ends in a vector takes an 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from gen_core.description import describable
 
 
 def halvings(size: int, smallest: int = 4) -> int:
@@ -39,12 +41,13 @@ def _halvings_of_map(size: int, spatial: int, classes: int) -> int:
     return spatial
 
 
+@describable
 class MLP(nn.Sequential):
     """Linear layers with an activation between them, over whatever follows the first dimension.
 
     Args:
         sizes: of the input, the hidden layers and the output; input and output may be shapes.
-        activation: a module class.
+        activation: a module class, or a partial of one.
         dropout: after each activation.
         classes: labels are appended to the input as one-hot vectors; 0 for none.
         last: a module after the last layer.
@@ -53,7 +56,7 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         *sizes: int | Sequence[int],
-        activation: type[nn.Module] = nn.SiLU,
+        activation: Callable[[], nn.Module] = nn.SiLU,
         dropout: float = 0.0,
         classes: int = 0,
         last: nn.Module | None = None,
@@ -86,6 +89,7 @@ def with_labels(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
     return torch.cat([x, F.one_hot(label, classes).to(x)], 1)
 
 
+@describable
 class ConvEncoder(nn.Module):
     """Halves a picture down to 4 pixels, then answers with `out` numbers, or with a map of `out` channels.
 
@@ -115,6 +119,7 @@ class ConvEncoder(nn.Module):
         return self.head(h) if self.spatial else self.head(with_labels(h.flatten(1), label, self.classes))
 
 
+@describable
 class ConvDecoder(nn.Module):
     """The way back: `latents` numbers (or a map) to "b channels size size"."""
 

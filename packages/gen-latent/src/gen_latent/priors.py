@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
 from gen_core.runtime import numpy_seed
 from gen_latent.distributions import LOG_2PI, Normal, diag_gaussian, randn, wide
 
@@ -25,6 +26,7 @@ class Prior(Protocol):
     def sample(self, n: int, generator: Generator | None = None) -> Tensor: ...
 
 
+@describable
 class Standard(nn.Module):
     """N(0, I) in `d` dimensions."""
 
@@ -41,6 +43,7 @@ class Standard(nn.Module):
         return randn((n, len(self.mean)), self.mean, generator)
 
 
+@describable
 class Mixture(nn.Module):
     """A mixture of `k` diagonal Gaussians, all of it learned."""
 
@@ -83,6 +86,7 @@ class Mixture(nn.Module):
         return prior
 
 
+@describable
 class Vamp(Mixture):
     """The mean of the posteriors of `k` learned pseudo-inputs, weighted ([Tomczak18] eq. 9).
 
@@ -107,6 +111,7 @@ class Vamp(Mixture):
         return self.posterior(wide(self._encoder[0](self.inputs)))
 
 
+@describable
 class Flow(nn.Module):
     """Affine coupling layers from N(0, I): every other dimension scaled and shifted by the rest ([Dinh17] eq. 7, 8).
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
 from gen_core.runtime import numpy_seed
 from gen_latent.distributions import wide
 
@@ -87,6 +88,7 @@ def perplexity(index: Int[Tensor, "*n"], codes: int) -> Float[Tensor, ""]:
     return torch.special.entr(share).sum().exp()
 
 
+@describable
 class VectorQuantizer(nn.Module):
     """The nearest of `codes` vectors ([Oord17] eq. 1, 2).
 
@@ -211,6 +213,7 @@ class VectorQuantizer(nn.Module):
             self.sums.copy_(self.counts[:, None] * self.table)
 
 
+@describable
 class FSQ(nn.Module):
     """Each coordinate bounded and rounded to one of its levels; no codebook, nothing to collapse ([Mentzer24]).
 
@@ -261,6 +264,7 @@ class FSQ(nn.Module):
         return (each - self.count // 2) / (self.count // 2)
 
 
+@describable
 class Residual(nn.Module):
     """Quantisers one after the other, each of what the ones before left over ([Zeghidour21] algorithm 1).
 

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gen_core.task import Task, decay_groups
+from gen_core.step import Step
+from gen_core.task import Task, decay_groups, unpack
 from gen_latent.autoencoder import AutoEncoder, QuantizedAutoEncoder
 from gen_latent.bounds import beta_elbo, dreg, iwae, kl_terms
 from gen_latent.distributions import Gaussian
@@ -76,8 +77,8 @@ class VAETask(Task):
             "net": torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.lr, betas=self.betas, fused=True)
         }
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
-        x, *cond = self._unpack(batch)
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
+        x, *cond = unpack(batch, self.conditions)
         if t.step == 0:
             self.model.check(x)
         if self.objective == "tc" and (t.world > 1 or (t.micro_batch or len(x)) < len(x)):
@@ -111,18 +112,12 @@ class VAETask(Task):
         return -beta_elbo(log_likelihood, model.kl(x, q=q), beta, self.free_bits).mean()
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
-        x, *cond = self._unpack(batch)
+        x, *cond = unpack(batch, self.conditions)
         named: dict[str, Any] = dict(zip(self.conditions, cond, strict=True))
         self.model.check(x)
         z, log_q = self.model.infer(x, self.k, **named)
         cost = log_q - self.model.prior.log_prob(z)
         return {"loss": (cost - self.model.log_likelihood(x, z, **named)).mean(0), "kl": cost.mean(0)}
-
-    def _unpack(self, batch: Any) -> tuple[Tensor, ...]:
-        x, *rest = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        if len(rest) < len(self.conditions):
-            raise ValueError(f"a batch of {len(rest) + 1} tensors lacks conditions: the model takes {self.conditions}")
-        return x, *rest[: len(self.conditions)]
 
 
 class AutoEncoderTask(Task):
@@ -161,8 +156,8 @@ class AutoEncoderTask(Task):
             "net": torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.lr, betas=self.betas, fused=True)
         }
 
-    def step(self, batch: Any, t: Any) -> dict[str, Tensor]:
-        x = batch if isinstance(batch, Tensor) else batch[0]
+    def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
+        (x,) = unpack(batch)
         seen = self._corrupt(x, t.randn_like, t.rand)
         metrics = {"loss": t.minimize("net", self.loss, x, seen)}
         if isinstance(self.model, QuantizedAutoEncoder) and hasattr(self.model.quantizer, "update"):
@@ -174,7 +169,7 @@ class AutoEncoderTask(Task):
         return self._losses(x, seen).mean()
 
     def evaluate(self, batch: Any) -> dict[str, Tensor]:
-        x = batch if isinstance(batch, Tensor) else batch[0]
+        (x,) = unpack(batch)
         return {"loss": self._losses(x, self._corrupt(x, torch.randn_like, lambda n: torch.rand(n, device=x.device)))}
 
     def _corrupt(

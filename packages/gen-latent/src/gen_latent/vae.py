@@ -20,10 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gen_core.description import describable
 from gen_latent.distributions import Bernoulli, Normal, diag_gaussian, kl_standard, randn, wide
 from gen_latent.priors import Prior, Standard
 
 
+@describable
 class VAE(nn.Module):
     """p(x, z) = p(z) p(x | z) with an approximate posterior q(z | x) ([Kingma14]).
 
@@ -170,6 +172,7 @@ def _draws(noise: Tensor | None, k: int, like: Tensor, generator: Generator | No
     return randn((k, *like.shape), like, generator) if noise is None else noise
 
 
+@describable
 class Level(nn.Module):
     """One level of a hierarchy.
 
@@ -214,6 +217,7 @@ class TopDown(nn.Module):
         return torch.cat(z, 1)
 
 
+@describable
 class HierarchicalVAE(VAE):
     """p(z_L) ... p(z_1 | z_2) p(x | z_1), inferred from the top down, each level seeing the data ([Sonderby16]).
 

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gen_core import Task, Trainer, decay_groups
+from gen_core.description import describable
+from gen_core.step import Step
+from gen_core.task import Task, decay_groups
 from gen_transformer.attention import positions
 from gen_transformer.config import Config
 from gen_transformer.loss import lm_loss
@@ -39,6 +41,7 @@ BERT: dict[str, Any] = {
 """What makes a `Config` a BERT ([Devlin19] section 3)."""
 
 
+@describable
 class Bert(nn.Module):
     """Words, places and segments, an encoder over their sum, and a head for each of the two tasks.
 
@@ -218,7 +221,7 @@ class BertTask(Task):
             return loss
         return loss + F.cross_entropy(pairs.to(torch.promote_types(pairs.dtype, torch.float32)), label)
 
-    def step(self, batch: Any, t: Trainer) -> dict[str, Any]:
+    def step(self, batch: Any, t: Step) -> dict[str, Any]:
         *rows, chosen, label = batch
         weight = chosen.to(self.bert.bias.dtype)
         total = t.reduce(weight.sum()).clamp(min=1)  # of this step, over all micro-batches and processes

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from gen_core.description import describable
 from gen_transformer.attention import attention, positions, sinusoids
 from gen_transformer.config import Config
 from gen_transformer.model import Transformer
@@ -91,6 +92,7 @@ class Fused:
     """Which rows have the sense."""
 
 
+@describable
 class Fusion(nn.Module):
     """Tokens of every sense look at each sense in turn, then at one another ([Liu24]).
 

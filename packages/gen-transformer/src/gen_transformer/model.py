@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gen_core.description import describable
 from gen_transformer.attention import Attention, KVCache, Rotary, lengths, positions, rotary, sinusoids, visible
 from gen_transformer.config import Config
 
@@ -101,6 +102,7 @@ class Block(nn.Module):
         return self.drop(self.mlp(x))
 
 
+@describable
 class Transformer(nn.Module):
     """The stack, its token table and its output matrix.
 
@@ -266,6 +268,7 @@ def check_ids(ids: Int[Tensor, "..."], vocab: int) -> None:
 # ---------------------------------------------------------------------- encoder and decoder
 
 
+@describable
 class EncoderDecoder(nn.Module):
     """Two stacks: the decoder looks at the encoder's hidden states ([Vaswani17] section 3.1).
 

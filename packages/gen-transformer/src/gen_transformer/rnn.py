@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
+from gen_core.description import describable
 from gen_transformer.model import check_ids
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -109,6 +110,7 @@ class StateCache:
         self._states = {end: State(s.memory[:, :, rows], s.doc[rows]) for end, s in self._states.items()}
 
 
+@describable
 class CharRNN(nn.Module):
     """h_t = cell(one_hot(x_t), h_{t-1}), and p(x_{t+1} | x_1 .. x_t) = softmax(W h_t)."""
 

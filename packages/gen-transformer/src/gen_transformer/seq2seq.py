@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gen_core.description import describable
 from gen_transformer.model import check_ids
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Encoder(nn.Module):
         return self.drop(states), rearrange(last, "way b d -> b (way d)")
 
 
+@describable
 class Seq2Seq(nn.Module):
     """p(target | source): an encoder, and a decoder that takes one word a step.
 

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gen_core import Metrics, Task
+from gen_core.step import Step
+from gen_core.task import Metrics, Task
 from gen_transformer.loss import lm_loss
 from gen_transformer.model import EncoderDecoder, Transformer
 from gen_transformer.optim import optimizer
@@ -73,7 +74,7 @@ class LMTask(Task):
             bias=getattr(self.model, "bias", None), smoothing=self.smoothing, z=self.z, softcap=self._softcap,
         )  # fmt: skip
 
-    def step(self, batch: Batch, t: Any) -> dict[str, Tensor]:
+    def step(self, batch: Batch, t: Step) -> dict[str, Tensor]:
         return {"loss": t.minimize("model", self._graph or self.loss, *batch, weight=lambda *micro: micro[2].sum())}
 
     def evaluate(self, batch: Batch) -> Metrics:

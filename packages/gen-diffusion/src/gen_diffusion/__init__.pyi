@@ -1,0 +1,166 @@
+from .adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
+from .bound import elbo, optimal_variance, posterior_error
+from .clatr import CLaTr, CLaTrTask
+from .condition import Condition
+from .denoise import Denoiser, Preconditioned, noised
+from .director import Director
+from .dit import DiT
+from .draw import draw
+from .guide import (
+    autoguide,
+    cfg,
+    clamp_linear,
+    classifier,
+    constant,
+    cosine,
+    drop,
+    interval,
+    linear,
+)
+from .likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood
+from .loss import (
+    Uncertainty,
+    denoising_loss,
+    edm_weight,
+    log_normal,
+    masked_loss,
+    min_snr_weight,
+    ot_pairing,
+    uniform_discrete,
+    uniform_flow,
+    variational_weight,
+    view_weight,
+)
+from .mixture import GaussianMixture
+from .mlp import MLP
+from .motion import Trajectories, draw_trajectories, motion_score
+from .networks import load
+from .noise import initial_noise, keyed
+from .points import grid, grid_mixture, moons, rings, swiss_roll
+from .sample import (
+    Snapshot,
+    Step,
+    ancestral,
+    annealed_langevin,
+    churn,
+    corrected,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    euler,
+    flow_heun,
+    heun,
+    sample,
+)
+from .scenes import Scene, draw_scenes
+from .schedule import (
+    cosine_betas,
+    ddpm,
+    exponential,
+    flow,
+    karras,
+    linear_betas,
+    vp,
+    vp_time,
+    zero_terminal_snr,
+)
+from .task import DiffusionTask
+from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
+from .trajectory import to_features, to_poses
+from .unet import UNet
+from .view import View, convert
+
+__all__ = [
+    "MLP",
+    "BytePairs",
+    "CLaTr",
+    "CLaTrTask",
+    "Characters",
+    "Condition",
+    "Denoiser",
+    "DiT",
+    "DiffusionTask",
+    "Director",
+    "GaussianMixture",
+    "LogLikelihood",
+    "Preconditioned",
+    "Scene",
+    "Snapshot",
+    "Step",
+    "TextEncoder",
+    "Texted",
+    "Trajectories",
+    "UNet",
+    "Uncertainty",
+    "View",
+    "Words",
+    "ancestral",
+    "annealed_langevin",
+    "autoguide",
+    "bits_per_dim",
+    "cfg",
+    "churn",
+    "clamp_linear",
+    "classifier",
+    "constant",
+    "convert",
+    "corrected",
+    "cosine",
+    "cosine_betas",
+    "ddim",
+    "ddpm",
+    "denoising_loss",
+    "dequantise",
+    "discrete",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "draw",
+    "draw_scenes",
+    "draw_trajectories",
+    "drop",
+    "edm_weight",
+    "elbo",
+    "embed_captions",
+    "euler",
+    "exponential",
+    "flow",
+    "flow_heun",
+    "from_eps",
+    "from_score",
+    "from_v",
+    "from_velocity",
+    "from_x0",
+    "grid",
+    "grid_mixture",
+    "heun",
+    "initial_noise",
+    "interval",
+    "karras",
+    "keyed",
+    "linear",
+    "linear_betas",
+    "load",
+    "log_likelihood",
+    "log_normal",
+    "masked_loss",
+    "min_snr_weight",
+    "moons",
+    "motion_score",
+    "noised",
+    "optimal_variance",
+    "ot_pairing",
+    "posterior_error",
+    "rings",
+    "sample",
+    "swiss_roll",
+    "to_features",
+    "to_poses",
+    "tokenise",
+    "uniform_discrete",
+    "uniform_flow",
+    "variational_weight",
+    "view_weight",
+    "vp",
+    "vp_time",
+    "zero_terminal_snr",
+]
