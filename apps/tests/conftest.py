@@ -1,11 +1,13 @@
 """Data so small that a command takes a second."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gen_core import Run
 from gen_core.testing import load
 
 small = load(Path(__file__).with_name("small.py"))
@@ -48,6 +50,27 @@ def vae_run(tiny, tmp_path_factory) -> Path:
 def gan_run(tiny, tmp_path_factory) -> Path:
     """Conditional, with augmentation."""
     return _trained(small.GAN, tiny, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def runs(tiny, diffusion_run, vae_run, gan_run, tmp_path_factory) -> dict[str, Path]:
+    """A run of every kind, by the class of its configuration."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "en.txt").write_text(small.ENGLISH)
+    turns = [[{"role": "user", "content": w}, {"role": "assistant", "content": w}] for w in ("cat", "dog") * 4]
+    (root / "chats.jsonl").write_text("".join(json.dumps({"messages": turn}) + "\n" for turn in turns))
+    small.gen(
+        f"autoencode train {tiny} --size 8 --halvings 1 --latents 2 --width 16 --out {root / 'stage'} {small.STEPS}"
+    )
+    tiny_net = "--network.width 8 --network.blocks 1 --network.dropout 0 --sampler.steps 3"
+    small.gen(f"latent-diffusion train {root / 'stage'} --out {root / 'latent'} {small.STEPS} {tiny_net}")
+    short = "--trajectories 16 --frames 60 --samples 8 --sampler.steps 2 --network.width 8 --network.depth 1"
+    small.gen(f"trajectory train --out {root / 'camera'} {small.STEPS} {short} --network.heads 2")
+    tiny_lm = "--network.layers 1 --network.dim 16 --network.heads 2"
+    small.gen(f"llm pretrain {root / 'en.txt'} --out {root / 'lm'} {small.STEPS} {tiny_lm}")
+    small.gen(f"llm tune {root / 'lm'} {root / 'chats.jsonl'} --out {root / 'tuned'} {small.STEPS}")
+    paths = [diffusion_run, vae_run, gan_run, *(root / n for n in ("stage", "latent", "camera", "lm", "tuned"))]
+    return {Run(path).config()["$"]: path for path in paths}
 
 
 def _trained(words: str, data: Path, places: pytest.TempPathFactory) -> Path:

@@ -18,6 +18,8 @@ GAN = (
     "gan train {} --size 8 --optim.steps 6 --optim.batch-size 8 --width 16 --latents 4 --conditional "
     "--network residual --augment shift cutout --machine.device cpu"
 )
+STEPS = "--optim.steps 4 --optim.batch-size 8 --machine.device cpu"
+ENGLISH = "The cat sees the dog and the dog sees the cat in the garden of the house.\n" * 20
 
 
 def gen(*words: str) -> None:

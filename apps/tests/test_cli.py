@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(diffusion_run, tiny, t
         ("diffusion train --out RUN --size -3", "--size is a number of pixels"),
         ("diffusion train --out RUN --network.width 0", "--network.width must be a multiple of 4"),
         ("diffusion train --out RUN --optim.p-drop 7", "--optim.p-drop is a share"),
-        ("diffusion train --out RUN --optim.clip -1", "clip is the largest norm"),
+        ("diffusion train --out RUN --optim.clip -1", "--optim.clip must be positive, got -1.0"),
         ("diffusion train --out RUN --sampler.method heun --sampler.churn -1", "s_churn is an amount of noise"),
         ("diffusion train --resume TRAINED --out RUN", "drop --out"),
         ("report nowhere", "nowhere is no run"),

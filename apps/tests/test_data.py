@@ -1,17 +1,16 @@
 """DATA and its flags: how much is held out, sizes, channels, batches of few pictures."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from gen_apps import data
-from gen_apps.data import Source
-from gen_apps.diffusion.config import Train
-from gen_apps.training import Subject
-from gen_apps.vae.config import Network
+from gen_apps.command import Averaged, Source
+from gen_apps.data import Subject
+from gen_apps.diffusion.config import TrainDiffusion
+from gen_apps.vae.build import pair
+from gen_apps.vae.config import Network, TrainVAE
 from gen_core import Arrays
 
 
@@ -27,7 +26,7 @@ def clear(tmp_path_factory):
 
 @pytest.mark.parametrize(("share", "sizes"), [(None, (100, 100)), (0.1, (180, 20)), (0.9, (20, 180))])
 def test_held_out_says_how_much_is_held_out(clear, share, sizes):
-    train, test = Source(clear, "12x8", held_out=share).load()
+    train, test = data.of(Source(clear, "12x8", held_out=share))
     assert (len(train), len(test)) == sizes
     assert train.tensors[1].bincount().tolist() == [sizes[0] // 2] * 2
     rows = {tuple(x.flatten().tolist()) for part in (train, test) for x in part[:][0]}
@@ -35,28 +34,28 @@ def test_held_out_says_how_much_is_held_out(clear, share, sizes):
 
 
 def test_held_out_of_digits():
-    assert [len(part) for part in Source(held_out=0.1).load()] == [1618, 179]
-    assert [len(part) for part in Source().load()] == [898, 899]
+    assert [len(part) for part in data.of(Source(held_out=0.1))] == [1618, 179]
+    assert [len(part) for part in data.of(Source())] == [898, 899]
 
 
 def test_size_is_width_by_height_and_channels_are_four(clear):
-    train, _ = Source(clear, "12x8", channels=4).load()
+    train, _ = data.of(Source(clear, "12x8", channels=4))
     assert Subject.of(clear, "12x8", train).shape == (4, 8, 12)
-    assert Source("digits", "8x16").load()[0][0][0].shape == (1, 16, 8)
+    assert data.of(Source("digits", "8x16"))[0][0][0].shape == (1, 16, 8)
     assert data.grey_levels("digits", "8x8") == 17 and data.grey_levels("digits", "8x16") is None
 
 
 def test_networks_for_squares_say_so():
     with pytest.raises(ValueError, match="conv is for square pictures, got 32x16; use mlp or another --size"):
-        Network(kind="conv").pair((3, 16, 32), 4, 1, 0)
-    encoder, decoder = Network().pair((3, 16, 32), 4, 1, 0)
+        pair(Network(kind="conv"), Subject((3, 16, 32), 0, 256), 4, 1, 0)
+    encoder, decoder = pair(Network(), Subject((3, 16, 32), 0, 256), 4, 1, 0)
     assert decoder(encoder(torch.zeros(2, 3, 16, 32))[:, :4]).shape == (2, 3, 16, 32)
 
 
 @pytest.mark.parametrize(("samples", "rows"), [(64, 64), (63, 32), (32, 32), (12, 8), (1, 1)])
 def test_a_batch_is_the_largest_power_of_two_of_few_samples_which_is_said(samples, rows):
     """So that it divides among two or four processes."""
-    config = SimpleNamespace(optim=SimpleNamespace(batch_size=64), seed=0)
+    config = TrainVAE(optim=Averaged(batch_size=64))
     training = Arrays(torch.arange(samples))
     if rows == 64:
         assert data.loader(config, training).batch_size == 64
@@ -66,7 +65,7 @@ def test_a_batch_is_the_largest_power_of_two_of_few_samples_which_is_said(sample
 
 
 def test_flip_mirrors_what_is_trained_on():
-    config = SimpleNamespace(optim=SimpleNamespace(batch_size=64), seed=0, flip=True)
+    config = TrainVAE(optim=Averaged(batch_size=64), flip=True)
     x = torch.arange(4.0).expand(64, 1, 4, 4)
     (batch,) = next(data.loader(config, Arrays(x)).batches())
     assert {tuple(row) for row in batch[:, 0, 0].tolist()} == {(0, 1, 2, 3), (3, 2, 1, 0)}
@@ -81,5 +80,6 @@ def test_of_many_samples_a_fixed_choice_is_measured():
 
 
 def test_a_stored_configuration_without_the_newer_flags_is_read():
-    assert data.source({"data": "digits", "size": 8, "seed": 1}) == Source("digits", 8)
-    assert Train(size="24x32").size == "24x32"
+    train, test = data.stored({"data": "digits", "size": 16, "seed": 1})
+    assert train[0][0].shape == (1, 16, 16) and len(test) == 899
+    assert TrainDiffusion(size="24x32").size == "24x32"

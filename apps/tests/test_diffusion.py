@@ -13,21 +13,20 @@ import torch
 
 from gen_apps import data
 from gen_apps.__main__ import main
-from gen_apps.diffusion import objective, samplers
+from gen_apps.diffusion import build, flags
+from gen_apps.diffusion.flags import METHODS, NETWORKS, OBJECTIVES, SCHEDULES, Network, Objective, Sampler
 from gen_apps.diffusion.learn2d import SAMPLERS
-from gen_apps.diffusion.model import NETWORKS, Network
-from gen_apps.diffusion.objective import Objective
-from gen_apps.diffusion.samplers import METHODS, SCHEDULES, Sampler
-from gen_apps.diffusion.trained import Trained
+from gen_apps.diffusion.trained import TrainedDiffusion
 from gen_core import Run, quality
 from gen_diffusion import MLP, Preconditioned
+from gen_diffusion.view import VIEWS
 
 TINY = "--optim.steps 6 --optim.batch-size 8 --sampler.steps 3 --network.width 8 --machine.device cpu"
 
 
 def words_of(page: Path) -> str:
     """Its text, without the pictures' bytes, in which any word may stand."""
-    return re.sub(r"base64,[^\"]*", "", page.read_text())
+    return re.sub(r"base64,[^\"]*|<style>.*?</style>", "", page.read_text(), flags=re.S)
 
 
 def gen(*words: str) -> None:
@@ -63,15 +62,26 @@ def pictures(tmp_path_factory) -> Path:
 # ------------------------------------------------------------------ samplers
 
 
-def drawn(trained: Trained, sampler: Sampler, n: int = 4, batch: int = 4) -> torch.Tensor:
-    labels = torch.tensor([0, 1, 1, 0])
-    return sampler.completed().draw(trained.denoiser, range(n), trained.model.shape, labels, seed=3, batch=batch)
+def test_flags_and_factories_have_the_same_choices():
+    assert tuple(flags.VIEWS) == VIEWS
+    assert [t.keys() for t in flags.SAMPLERS.values()] == [build.SAMPLER_PARTS[c].keys() for c in flags.SAMPLERS]
+    made = {"levels": build.DRAWS, "weight": build.WEIGH, "pairing": build.PAIRINGS}
+    assert all(OBJECTIVES[choice].keys() == factories.keys() for choice, factories in made.items())
+    assert NETWORKS.keys() == build.NETS.keys()
+
+
+def drawn(trained: TrainedDiffusion, sampler: Sampler, n: int = 4, batch: int = 4) -> torch.Tensor:
+    labels = torch.tensor([0, 1, 1, 0])[:n]
+    return trained.sample(n, labels, sampler=sampler.completed(), seed=3, batch=batch)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_sampler_draws_the_same_sample_in_any_batch(method, schedule, points):
-    trained, sampler = Trained.open(points, "cpu"), Sampler(method=method, schedule=schedule, steps=5, guidance=1.5)
+    trained, sampler = (
+        TrainedDiffusion.open(points, "cpu"),
+        Sampler(method=method, schedule=schedule, steps=5, guidance=1.5),
+    )
     many = drawn(trained, sampler)
     assert many.isfinite().all()
     torch.testing.assert_close(drawn(trained, sampler, 3, 2), many[:3], rtol=1e-4, atol=1e-4)
@@ -86,28 +96,28 @@ OTHER = {  # another value than the default of each option
 
 @pytest.mark.parametrize(
     ("choice", "chosen", "option"),
-    [(c, name, option) for c, t in samplers.CHOICES.items() for name, (_, own) in t.items() for option in own],
+    [(c, name, option) for c, t in flags.SAMPLERS.items() for name, own in t.items() for option in own],
 )
 def test_every_option_of_a_sampler_changes_the_samples(choice, chosen, option, points):
-    trained, plain = Trained.open(points, "cpu"), Sampler(steps=9, guidance=1.3, **{choice: chosen})
+    trained, plain = TrainedDiffusion.open(points, "cpu"), Sampler(steps=9, guidance=1.3, **{choice: chosen})
     assert not torch.equal(drawn(trained, plain), drawn(trained, replace(plain, **{option: OTHER[option]})))
 
 
 @pytest.mark.parametrize(
     ("config", "choice", "table"),
-    [(Sampler(), name, table) for name, table in samplers.CHOICES.items()]
-    + [(Objective(), name, table) for name, table in objective.CHOICES.items()],
+    [(Sampler(), name, table) for name, table in flags.SAMPLERS.items()]
+    + [(Objective(), name, table) for name, table in OBJECTIVES.items()],
 )
 def test_an_option_that_would_be_ignored_is_refused_by_name(config, choice, table):
-    for chosen, (_, own) in table.items():
-        for option in {o for _, options in table.values() for o in options} - own.keys():
-            flag = option.replace("_", "-")
-            with pytest.raises(ValueError, match=rf"--\w+\.{flag} is an option of .*, not of {re.escape(chosen)}$"):
+    for chosen, own in table.items():
+        for option in {o for options in table.values() for o in options} - own.keys():
+            dashed = option.replace("_", "-")
+            with pytest.raises(ValueError, match=rf"--\w+\.{dashed} is an option of .*, not of {re.escape(chosen)}$"):
                 replace(config, **{choice: chosen, option: OTHER.get(option, 1.0)}).completed()
 
 
 def test_a_network_refuses_options_of_another_kind():
-    for kind, (_, own) in NETWORKS.items():
+    for kind, own in NETWORKS.items():
         for option in {f.name for f in fields(Network)} - own.keys() - {"kind"}:
             value = (1, 2) if option in ("multipliers", "attention") else 0.5 if option == "dropout" else 4
             with pytest.raises(ValueError, match=f"--network.{option} is an option of"):
@@ -127,9 +137,9 @@ def test_what_is_given_goes_over_what_was_trained_with():
 
 def test_a_budget_of_evaluations_is_spent_but_not_exceeded():
     heun = Sampler(method="heun").completed()
-    assert heun.within(40) == replace(heun, steps=20)  # 39 evaluations
-    assert replace(heun, guidance=2.0).within(40) == replace(heun, guidance=2.0, steps=10)  # 38, both branches
-    assert heun.within(2) is None
+    assert build.within(heun, 40) == replace(heun, steps=20)  # 39 evaluations
+    assert build.within(replace(heun, guidance=2.0), 40) == replace(heun, guidance=2.0, steps=10)  # 38, both branches
+    assert build.within(heun, 2) is None
 
 
 # ------------------------------------------------------------------ objectives
@@ -139,14 +149,15 @@ def test_every_option_of_an_objective_changes_the_loss():
     torch.manual_seed(0)
     x0, z, noise = torch.randn(64, 2), torch.randn(64), torch.randn(64, 2)
 
-    def loss(asked: Objective) -> float:
-        denoiser = Preconditioned(MLP(2, 8, 1), 0.7, str(asked.completed().view))  # answers 0
-        task = asked.completed().task(denoiser, 0)
+    def loss(objective: Objective) -> float:
+        view = {v: v for v in VIEWS}[objective.completed().view or ""]
+        denoiser = Preconditioned(MLP(2, 8, 1), 0.7, view)  # its output is 0
+        task = build.task(objective.completed(), denoiser, 0)
         return task.loss(x0, task.levels(z), noise).item()
 
     base = loss(Objective())
     assert loss(replace(Objective(), level_mean=-1.2, level_std=1.2, weight="edm", view="F")) == base
-    changes = [{name: key} for name in ("levels", "weight") for key in objective.CHOICES[name]]
+    changes = [{name: key} for name in ("levels", "weight") for key in OBJECTIVES[name]]
     changes += [{"view": view} for view in ("x0", "eps", "v", "velocity")] + [{"level_mean": 0.0}, {"level_std": 2.0}]
     values = [
         loss(replace(Objective(), **change))
@@ -155,13 +166,13 @@ def test_every_option_of_an_objective_changes_the_loss():
     ]
     assert base not in values and len({round(v, 6) for v in values[:3]}) == 3
     assert loss(Objective(weight="min-snr")) != loss(Objective(weight="min-snr", gamma=1.0))
-    task = Objective(uncertainty=True, pairing="ot").completed().task(Preconditioned(MLP(2, 8, 1)), 0)
+    task = build.task(Objective(uncertainty=True, pairing="ot").completed(), Preconditioned(MLP(2, 8, 1)), 0)
     assert task.uncertainty is not None and task.pairing is not None
 
 
 def test_log_normal_levels_are_in_proportion_to_the_data():
     levels = [
-        Objective(level_mean=-2.0).completed().task(Preconditioned(MLP(2, 8, 1), size), 0).levels(torch.zeros(1))
+        build.task(Objective(level_mean=-2.0).completed(), Preconditioned(MLP(2, 8, 1), size), 0).levels(torch.zeros(1))
         for size in (0.5, 5.0)
     ]
     torch.testing.assert_close(levels[1], 10 * levels[0])
@@ -184,16 +195,21 @@ def test_likelihood_says_nats_and_bits_with_errors(pictures, points, capsys):
     gen(f"diffusion likelihood {pictures} --n 4 --probes 2 --levels 4 --elbo --elbo-steps 2 --batch 3 --device cpu")
     said, found = capsys.readouterr().out, json.loads((pictures / "likelihood.json").read_text())
     assert "bits/dim" in said and "17 grey levels" in said and "noise level 0.0625" in said and "energy" in said
-    for figure in found["figures"].values():
+    for figure in found["rows"]:
         bits = -figure["nats"]["value"] / (64 * np.log(2)) + 3  # the bins have a width of 1/8
         assert figure["bits/dim"]["value"] == pytest.approx(bits, rel=1e-5)
-        assert figure["bits/dim"]["stderr"] == pytest.approx(figure["nats"]["stderr"] / (64 * np.log(2)), rel=1e-5)
+        widths = [np.ptp(figure[name]["interval"]) for name in ("bits/dim", "nats")]
+        assert widths[0] == pytest.approx(widths[1] / (64 * np.log(2)), rel=1e-5) and figure["nats"]["n"] == 4
     given = []
-    for flags in ("", "--unconditional", "--batch 2"):
-        gen(f"diffusion likelihood {points} --n 5 --probes 0 --levels 4 --device cpu {flags}")
+    for how in ("", "--unconditional", "--batch 2"):
+        gen(f"diffusion likelihood {points} --n 5 --probes 0 --levels 4 --device cpu {how}")
         said, found = capsys.readouterr().out, json.loads((points / "likelihood.json").read_text())
-        assert "bits/dim" not in said and "exact" in said and found["figures"].keys() == {"probability-flow ODE"}
-        given.append(found["figures"]["probability-flow ODE"]["nats"]["value"])
+        assert (
+            "bits/dim" not in said
+            and "exact" in said
+            and [r["name"] for r in found["rows"]] == ["probability-flow ODE"]
+        )
+        given.append(found["rows"][0]["nats"]["value"])
     assert given[0] == pytest.approx(given[2], rel=1e-4) and abs(given[0] - given[1]) > 1e-3
     assert Run(points).metrics()[-1]["likelihood/nats"] == pytest.approx(given[2])
 
@@ -255,12 +271,12 @@ def test_learn2d_writes_one_page_that_needs_nothing_else(tmp_path, monkeypatch, 
         ("likelihood POINTS --n 100000", "--n must be at most 1000"),
         ("likelihood POINTS --probes -1", "--probes must be at least 0"),
         ("likelihood POINTS --sigma-min 90", "0 < --sigma-min < --sigma-max"),
-        ("likelihood CLASSES", "points:rings has samples of shape (2,) in 3 classes, but"),
-        ("compare CLASSES", "was trained on (2,) in 2; restore the data"),
-        ("compare POINTS --methods heum", "--methods must be of heun"),
+        ("likelihood CLASSES", "its data now have shape (2,) in 3; restore the data"),
+        ("compare CLASSES", "was trained on samples of shape (2,) in 2 classes, but its data"),
+        ("compare POINTS --methods heum", "heum"),
         ("compare POINTS --budgets 1", "budgets 2 or more"),
         ("compare POINTS --steps 4", "--steps is what is compared"),
-        ("learn2d moon", "NAME must be one of moons"),
+        ("learn2d moon", "grid"),
         ("learn2d --views z", "views"),
         ("learn2d --lr 0", "--lr must be positive"),
     ],
@@ -268,8 +284,9 @@ def test_learn2d_writes_one_page_that_needs_nothing_else(tmp_path, monkeypatch, 
 def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, points, tmp_path, capsys):
     for name in ("WIDER", "CLASSES"):
         shutil.copytree(points, tmp_path / name)
-    config = (tmp_path / "WIDER" / "config.json").read_text()
-    (tmp_path / "WIDER" / "config.json").write_text(config.replace('"width": 8', '"width": 16'))
+    network = (tmp_path / "WIDER" / "model.json").read_text()
+    (tmp_path / "WIDER" / "model.json").write_text(network.replace('"width": 8', '"width": 16'))
+    config = (tmp_path / "CLASSES" / "config.json").read_text()
     (tmp_path / "CLASSES" / "config.json").write_text(config.replace("points:moons", "points:rings"))
     Run.create(tmp_path / "OTHER", {"$": "Tokens", "vocabulary": 12})
     words = words.replace("POINTS", str(points)).replace("NEW", str(tmp_path / "new"))

@@ -54,7 +54,7 @@ def test_samples_are_of_the_class_and_the_seed_asked_for(gan_run, tmp_path):
         ("gan train --out NEW --network residual --size 12", "pictures of 12 pixels cannot be halved down to 4"),
         ("gan train points:moons --out NEW --network dcgan", "are not for points"),
         ("gan train FLAT --size 8 --out NEW --conditional", "--conditional needs labels of 2 classes at least, and"),
-        ("gan train --out NEW --augment blur", "--augment must be of flip, rotate"),
+        ("gan train --out NEW --augment blur", "invalid choice 'blur'"),
         ("gan train --out NEW --gamma 1 --gamma-end 5", "--gamma falls to --gamma-end"),
         ("gan train --out NEW --gamma-end 5", "--gamma-end 5.0 is where --gamma falls to; give both"),
         ("gan train --out NEW --loss bce", "--loss"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gen_apps.__main__ import main
-from gen_apps.autoencode.train import TrainedAutoEncoder
+from gen_apps.autoencode.trained import TrainedAutoEncoder
 from gen_core.testing import load
 
 trained = load(Path(__file__).with_name("small.py")).trained
@@ -37,11 +37,11 @@ def run(stages, tmp_path_factory) -> Path:
 
 def test_codes_have_unit_scale_and_come_back_in_that_of_the_data(stages):
     stage = TrainedAutoEncoder.open(stages["maps"], "cpu")
-    x = stage.config.halves()[0][:][0]
+    x = stage.data()[0][:][0]
     with torch.no_grad():
-        z = stage.model.encode(x)
+        z = stage.network.encode(x)
         assert z.mean((0, 2, 3)).abs().max() < 1e-4 and (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-4
-        assert torch.allclose(stage.model.decode(z), stage.model(x), atol=1e-5)
+        assert torch.allclose(stage.network.decode(z), stage.network(x), atol=1e-5)
 
 
 def test_training_leaves_what_a_reader_needs_and_goes_on_where_it_stood(run):

@@ -13,7 +13,7 @@ import torch
 
 from gen_apps.__main__ import main
 from gen_apps.llm import corpus, scaling, trained
-from gen_apps.llm.config import opening
+from gen_apps.llm.build import opening
 from gen_apps.llm.evaluate import questions
 from gen_apps.llm.prepare import without_repeats
 from gen_apps.llm.tune import read_chats, rows
@@ -348,9 +348,10 @@ def test_a_hugging_face_directory_is_used_as_a_run_is(texts, tmp_path, capsys):
     gen(f"llm tokenizer {texts / 'en.txt'} --vocab 262 --out {tmp_path / 'hf'}")
     gen(f"llm generate {tmp_path / 'hf'} 'The' --tokens 4 --device cpu")
     (tmp_path / "q.jsonl").write_text('{"context": "The", "choices": [" cat", " dog"], "answer": 0}\n')
-    gen(f"llm eval {tmp_path / 'hf'} {texts / 'en.txt'} --choices {tmp_path / 'q.jsonl'} --device cpu")
-    said = capsys.readouterr().out
-    assert "bits per byte" in said and "right of 1 by likelihood" in said
+    out = tmp_path / "eval.json"
+    gen(f"llm eval {tmp_path / 'hf'} {texts / 'en.txt'} --choices {tmp_path / 'q.jsonl'} --device cpu --json {out}")
+    assert "bits per byte" in json.loads(out.read_text())["rows"][0]
+    assert "right of 1 by likelihood" in capsys.readouterr().out
 
 
 def test_a_tokeniser_that_begins_texts_with_a_token_has_it_before_prompts_and_scored_texts(tmp_path, capsys):

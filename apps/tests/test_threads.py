@@ -26,7 +26,8 @@ def test_a_command_takes_the_cores_that_are_free(running, want, loadavg, monkeyp
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     environ = {}
     threads.share(environ, loadavg(running))
-    assert environ == {"OMP_NUM_THREADS": str(want), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+    assert environ.pop(threads.OURS) == str(want)
+    assert environ == {"OMP_NUM_THREADS": str(want), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(threads.SPINS)}
 
 
 def test_threads_that_may_run_elsewhere_take_no_core_away(loadavg, monkeypatch):
@@ -61,3 +62,14 @@ def test_it_is_set_before_torch_is_imported_and_never_for_gen_green(command, wan
     env = {"PATH": "", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == f"{want} False"
+
+
+@pytest.mark.parametrize("environ", [{threads.OURS: "2"}, {}])
+def test_a_run_is_resumed_with_the_threads_that_it_began_with(environ, tmp_path, monkeypatch):
+    """Unless the user chose a number."""
+    given = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    (tmp_path / "environment.json").write_text('{"threads": 1}')
+    threads.resume(tmp_path, environ)
+    threads.resume(tmp_path / "new", environ)
+    assert given == ([1] if environ else [])

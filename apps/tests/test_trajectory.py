@@ -78,7 +78,7 @@ def test_samples_are_drawn_as_the_run_was_but_for_what_is_given(run, tmp_path):
         ("trajectory sample RUN --n 0", [], "--n must be at least 1"),
         ("trajectory sample RUN --steps 1", [], "--steps must be at least 2, got 1"),
         ("trajectory sample RUN --guidance nan", [], "--guidance must be finite, got nan"),
-        ("trajectory sample WIDER", [], "do not fit the run's config.json"),
+        ("trajectory sample WIDER", [], "do not fit the Preconditioned of model.json"),
         ("trajectory sample OTHER", [], "is no run of gen trajectory train"),
         ("trajectory train --out NEW --sampler.steps 1", [], "--sampler.steps must be at least 2, got 1"),
         ("trajectory train --out NEW --sampler.guidance nan", [], "--sampler.guidance must be finite, got nan"),
@@ -91,8 +91,8 @@ def test_samples_are_drawn_as_the_run_was_but_for_what_is_given(run, tmp_path):
 )
 def test_a_wrong_input_is_one_sentence_and_nothing_written(words, more, sentence, run, tmp_path, capsys):
     if "WIDER" in words:
-        config = (shutil.copytree(run, tmp_path / "WIDER") / "config.json").read_text()
-        (tmp_path / "WIDER" / "config.json").write_text(config.replace('"width": 8', '"width": 16'))
+        network = (shutil.copytree(run, tmp_path / "WIDER") / "model.json").read_text()
+        (tmp_path / "WIDER" / "model.json").write_text(network.replace('"width": 8', '"width": 16'))
     Run.create(tmp_path / "OTHER", {"$": "Tokens", "vocabulary": 12})
     for name, path in (("RUN", run), *((name, tmp_path / name) for name in ("NEW", "WIDER", "OTHER"))):
         words = words.replace(f" {name}", f" {path}")

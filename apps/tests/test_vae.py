@@ -69,6 +69,15 @@ def test_samples_are_of_the_class_the_seed_and_the_prior_asked_for(vae_run, run,
     assert np.abs(drawn("e", "--n 12 --prior own", run)["x"] - drawn("f", "--n 12", run)["x"]).max() > 1e-3
 
 
+def test_a_picture_in_the_directory_of_a_run_is_on_its_page_at_once(vae_run, tmp_path):
+    run = shutil.copytree(vae_run, tmp_path / "run")
+    gen(f"vae sample {run} --n 2 --seed 5 --device cpu")
+    assert "<figcaption>sample-seed-5</figcaption>" in (run / "report.html").read_text()
+    before = (run / "report.html").read_bytes()
+    gen(f"vae sample {run} --n 2 --device cpu --out {tmp_path / 'elsewhere'}")
+    assert (run / "report.html").read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["slerp", "lerp"])
 def test_a_path_between_codes_is_smooth(kind, vae_run, capsys):
     """Its labels and its order are those of one path each: one that goes on in another would jump."""
@@ -80,14 +89,16 @@ def test_a_path_between_codes_is_smooth(kind, vae_run, capsys):
 
 def test_the_likelihood_is_bounded(vae_run):
     gen(f"vae nll {vae_run} --k 20 --n 16 --device cpu")
-    found = json.loads((vae_run / "nll.json").read_text())
-    assert found["minus elbo"] >= found["nll"] > 0 and found["bits per dimension"] < 5
+    (row,) = json.loads((vae_run / "nll.json").read_text())["rows"]
+    found = {name: row[name]["value"] for name in ("minus elbo", "nll", "bits/dim")}
+    assert found["minus elbo"] >= found["nll"] > 0 and found["bits/dim"] < 5
+    assert row["nll"]["n"] == 16 and row["nll"]["interval"][0] < found["nll"] < row["nll"]["interval"][1]
 
 
 def test_the_checkpoint_is_of_averaged_weights(run):
     trained = TrainedVAE.open(run, "cpu")
     own = torch.load(run / "checkpoints" / "step-000006" / "optim.pt", weights_only=True)
-    assert trained.step == 6 and "net" in own["optimizers"] and not trained.model.training
+    assert trained.step == 6 and "net" in own["optimizers"] and not trained.network.training
 
 
 @pytest.mark.parametrize(
@@ -105,9 +116,9 @@ def test_the_checkpoint_is_of_averaged_weights(run):
         ("vae train --out NEW --optim.steps 0", "--optim.steps must be at least 1"),
         ("vae sample RUN --label 1", "--label must be a class of the run, which was trained without, got 1"),
         ("vae sample LABELLED --label 2", "--label must be a class of the run, 0..1, got 2"),
-        ("vae nll RUN --k 0", "--k and --n must be at least 1, got 0 and"),
+        ("vae nll RUN --k 0", "--k must be at least 1 draw and --n 2 samples, got 0 and"),
         ("vae sample OTHER", "is no run of gen vae train"),
-        ("vae sample WIDER", "do not fit the run's config.json"),
+        ("vae sample WIDER", "do not fit the VAE of model.json"),
         ("vae sample nowhere", "nowhere is no run"),
         ("vae interpolate RUN --n 5000", "paths take 10000 held-out samples"),
     ],
@@ -116,9 +127,9 @@ def test_a_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, run, vae
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"$": "Train", "data": "digits"}')
     shutil.copytree(run, tmp_path / "wider")
-    config = json.loads((run / "config.json").read_text())
-    config["network"]["width"] = 24
-    (tmp_path / "wider" / "config.json").write_text(json.dumps(config))
+    network = (run / "model.json").read_text()
+    assert "16" in network
+    (tmp_path / "wider" / "model.json").write_text(re.sub(r"\b16\b", "24", network))
     places = {"NEW": tmp_path / "new", "RUN": run, "LABELLED": vae_run, "FLAT": tiny / "lying"}
     for word, place in (places | {"OTHER": tmp_path / "other", "WIDER": tmp_path / "wider"}).items():
         words = words.replace(word, str(place))

@@ -1,14 +1,12 @@
 """DATA on the command line: digits, points:NAME, hub:NAME or a folder of pictures, in two parts: one is held out."""
 
-import re
 import warnings
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 
-from gen_apps.options import Number
+from gen_apps.command import Source, TrainCommand, shape
 from gen_core import Arrays, Loader, digits, folder, hub, split
 from gen_core.runtime import generator
 from gen_core.transforms import flip
@@ -21,34 +19,33 @@ MANY = 10_000  # training samples that statistics are of, at most
 
 
 @dataclass(frozen=True)
-class Source:
-    """The data of a command, and what is made of them."""
+class Subject:
+    """The facts of a data set that networks are built for, and rebuilt for without the data."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
-    size: Annotated[int | str, tyro.conf.arg(metavar="PIXELS|WIDTHxHEIGHT")] = 0
-    """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits and 32 otherwise. Points have no size."""
-    channels: Annotated[Literal[1, 3, 4] | None, tyro.conf.arg(metavar="{1,3,4}", help_behavior_hint="")] = None
-    """Of pictures: 1 grey, 3 colour, 4 colour and transparency; by default colour unless all are grey."""
-    held_out: Number = None
-    """Share of the data that is held out, of every class (a half, and 2,000 pictures at most). Of more than 2,000
-    held-out ones a fixed choice of 2,000 is measured."""
-    flip: bool = False
-    """Mirror pictures left to right in training, each time with probability one half."""
+    shape: tuple[int, ...]
+    """Shape of one sample: (channels, height, width) in [-1, 1], or (2,)."""
+    classes: int
+    levels: int | None
+    """Grey levels of a pixel, evenly spaced; None for values that have none."""
 
-    def __post_init__(self):
-        shape(self.size)
-        if self.held_out is not None and not 0 < self.held_out < 1:
-            raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
-        points = self.data.startswith("points:")
-        if self.channels is not None and (points or self.data == "digits"):
-            raise ValueError(f"--channels is of pictures in files, not of {self.data}; leave it out")
-        if points and (self.held_out is not None or self.flip):
-            raise ValueError(f"--held-out and --flip are of pictures, not of {self.data}; leave them out")
+    @classmethod
+    def of(cls, name: str, size: int | str, training: Arrays) -> "Subject":
+        return cls(tuple(training[:2][0].shape[1:]), len(training.classes), grey_levels(name, size))
 
-    def load(self) -> tuple[Arrays, Arrays]:
-        """(training part, held-out part of MEASURED samples at most), every number of them finite."""
-        return load(self.data, self.size, channels=self.channels, held_out=self.held_out)
+    def need_square(self, flag: str) -> None:
+        """Refuse pictures of another shape for networks that halve them down to 4 x 4."""
+        if self.shape[1] != self.shape[2]:
+            raise ValueError(
+                f"{flag} is for square pictures, got {self.shape[2]}x{self.shape[1]}; use mlp or another --size"
+            )
+
+    def need_classes(self, name: str) -> None:
+        """Refuse a conditional model of data with fewer than two classes."""
+        if self.classes < 2:
+            raise ValueError(
+                f"--conditional needs labels of 2 classes at least, and {name} has {self.classes}; drop it, or give a "
+                "folder with one sub-folder a class"
+            )
 
 
 def subset(part: Arrays, most: int = MANY) -> Arrays:
@@ -58,22 +55,14 @@ def subset(part: Arrays, most: int = MANY) -> Arrays:
     return part.select(torch.randperm(len(part), generator=generator("subset"))[:most].sort().values)
 
 
-def source(config: dict[str, Any]) -> Source:
-    """The data of a stored configuration."""
-    return Source(**{f.name: config[f.name] for f in fields(Source) if f.name in config})
+def of(source: Source) -> tuple[Arrays, Arrays]:
+    """The training part and the held-out part of a command's data; see `load`."""
+    return load(source.data, source.size, channels=source.channels, held_out=source.held_out)
 
 
-def shape(size: int | str, usual: int = 32) -> tuple[int, int]:
-    """(height, width) of `--size`.
-
-    >>> shape(0), shape("16"), shape("24x32")
-    ((32, 32), (16, 16), (32, 24))
-    """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(size))
-    width, height = (int(n) for n in (found[1], found[2] or found[1])) if found else (-1, -1)
-    if found is None or (0 in (width, height) and size not in (0, "0")):
-        raise ValueError(f"--size is a number of pixels, WIDTHxHEIGHT, or 0 for the usual one, got {size}")
-    return height or usual, width or usual
+def stored(config: dict[str, Any]) -> tuple[Arrays, Arrays]:
+    """The training part and the held-out part of the data of a stored configuration."""
+    return of(Source(**{f.name: config[f.name] for f in fields(Source) if f.name in config}))
 
 
 def load(
@@ -99,10 +88,12 @@ def load(
     return train, subset(test, MEASURED)
 
 
-def loader(config: Any, training: Arrays) -> Loader:
+def loader(config: TrainCommand, training: Arrays) -> Loader:
     """The batches of a `train` command, smaller where there are fewer samples; flipped where the data are to be."""
     rows = batch_size(config.optim.batch_size, len(training))
-    return Loader(training, rows, seed=config.seed, transform=flip if getattr(config, "flip", False) else None)
+    return Loader(
+        training, rows, seed=config.seed, transform=flip if isinstance(config, Source) and config.flip else None
+    )
 
 
 def batch_size(wanted: int, samples: int) -> int:

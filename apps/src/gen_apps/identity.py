@@ -1,65 +1,85 @@
-"""What a run is, everything that decides its result and nothing about where it ran, and the directory that this names.
+"""The identity of a run: the part of its configuration that decides its result, and the directory that this names.
 
-`gen vae train digits` goes to runs/vae-digits; flags that differ from the defaults add a hash of them all.
+`gen vae train digits` goes to runs/vae-digits; flags that differ from the defaults add a hash of the differences.
 """
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from shutil import rmtree
+from typing import TypeVar
 
+from gen_apps.command import Machine, TrainCommand
 from gen_apps.energy import Place
-from gen_core import Run
 from gen_core.config import differences, from_dict, to_dict
+from gen_core.run import Run
 
-Config = TypeVar("Config")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it runs: no part of the run's identity, which may be resumed elsewhere."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    precision: str = "auto"
-    """auto, bf16 or fp32."""
-    micro_batch: int | None = None
-    """Samples per forward pass and process, to fit memory."""
+Command = TypeVar("Command", bound=TrainCommand)
+WHERE = ("machine", "place", "log", "json")  # fields that say where a run is computed and recorded: no part of it
 
 
-def identity(config: Config) -> Config:
-    """What a run's config.json holds, of a configuration with out, resume, machine and place."""
-    return cast(Any, replace)(config, out=None, resume=None, machine=Machine(), place=Place())
+def identity(config: Command) -> Command:
+    """The configuration that config.json holds: where a run and its figures are written, and where it is
+    computed, are no part of it."""
+    return replace(config, out=None, resume=None, json=None, log="none", machine=Machine(), place=Place())
 
 
-def placed(
-    config: Config, command: str, complete: Callable[[Config], Config] = lambda config: config
-) -> tuple[Config, Path]:
-    """The configuration of the run, and its directory.
-
-    Args:
-        config: with data, out, resume, machine and place.
-        command: such as "vae train".
-        complete: gives a configuration the defaults of what it leaves to a choice.
+def locate(config: Command) -> tuple[Command, Path]:
+    """The completed configuration of a run, and its directory.
 
     Raises:
-        ValueError: for --resume beside --out or beside flags that are the run's own.
+        ValueError: for --resume beside --out, --start-from or beside flags that are the run's own, but for the steps.
     """
-    asked, kind = cast(Any, config), cast(Any, type(config))
-    whole = lambda one: to_dict(identity(complete(one)))
-    if asked.resume is None:
-        data = asked.data if isinstance(asked.data, str) else "-".join(Path(text).stem for text in asked.data)
-        name = f"{command.split()[0]}-{slug(data)}"
-        return complete(config), asked.out or directory(name, whole(config), whole(kind(data=asked.data)))
-    if asked.out is not None:
-        raise ValueError(f"--resume goes on in {asked.resume}; drop --out {asked.out}")
-    stored = complete(read(Run.open(asked.resume), kind, command))
-    if other := differences(whole(config), whole(kind())):
+    if config.resume is None:
+        config = config.completed()
+        return config, config.out or directory(config)
+    if config.out is not None or config.start_from is not None:
+        raise ValueError(f"--resume continues {config.resume}; drop --out and --start-from")
+    stored, usual = read(Run.open(config.resume), type(config)), type(config)().completed()
+    changed = differences(to_dict(identity(config.completed())), to_dict(usual))
+    if other := [line for line in changed if not line.startswith("optim.steps:")]:
         raise ValueError(f"--resume takes the run's own configuration, so drop the other flags ({'; '.join(other)})")
-    return cast(Any, replace)(stored, machine=asked.machine, place=asked.place), asked.resume
+    if changed:
+        stored = replace(stored, optim=replace(stored.optim, steps=config.optim.steps))
+    return replace(stored, **{name: getattr(config, name) for name in WHERE}), config.resume
+
+
+def lengthen(run: Run, config: TrainCommand) -> int | None:
+    """Write a larger number of steps into a run's configuration, and a line about it into lengthened.jsonl.
+
+    Returns:
+        The former number of steps; None where it is the same.
+
+    Raises:
+        ValueError: for fewer steps than the run was to have.
+    """
+    if not (run.path / "config.json").is_file():
+        return None
+    former, steps = run.config()["optim"]["steps"], config.optim.steps
+    if former == steps or differences(run.config(), to_dict(identity(config))) != [
+        f"optim.steps: {former} is not {steps}"
+    ]:
+        return None
+    if steps < former:
+        raise ValueError(f"{run.path} is a run of {former} steps; --optim.steps can only be larger, got {steps}")
+    run.write("config.json", to_dict(identity(config)))
+    file = run.path / "lengthened.jsonl"
+    lines = file.read_text(encoding="utf-8") if file.is_file() else ""
+    run.write("lengthened.jsonl", lines + json.dumps({"from": former, "to": steps}) + "\n")
+    return former
+
+
+def directory(config: TrainCommand) -> Path:
+    """runs/KIND-DATA for the default flags; with a hash of the differences otherwise."""
+    usual = type(config)(**{name: getattr(config, name) for name in config.named_by}).completed()
+    changed = differences(to_dict(identity(config)), to_dict(usual))
+    parts = [config.command.split()[0], slug(config.data_name())]
+    if changed:
+        parts.append(blake2b("\n".join(sorted(changed)).encode(), digest_size=2).hexdigest())
+    return Path("runs") / "-".join(part for part in parts if part)
 
 
 def slug(data: str) -> str:
@@ -71,24 +91,29 @@ def slug(data: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", data).strip("-")
 
 
-def directory(name: str, wanted: Any, usual: Any) -> Path:
-    """runs/NAME for what is usual; with a hash of what is wanted otherwise.
-
-    >>> directory("vae-digits", {"seed": 0}, {"seed": 0}).name, directory("vae-digits", {"seed": 1}, {"seed": 0}).name
-    ('vae-digits', 'vae-digits-e1e4')
-    """
-    if wanted != usual:
-        name += f"-{blake2b(json.dumps(wanted).encode(), digest_size=2).hexdigest()}"
-    return Path("runs") / name
-
-
-def read(run: Run, kind: type[Config], command: str) -> Config:
-    """The configuration of a run.
+def read(run: Run, kind: type[Command]) -> Command:
+    """The completed configuration of a run.
 
     Raises:
         ValueError: for a run of another command.
     """
     try:
-        return from_dict(kind, run.config())
+        return from_dict(kind, run.config()).completed()
     except ValueError as error:
-        raise ValueError(f"{run.path} is no run of gen {command}: {error}") from None
+        raise ValueError(f"{run.path} is no run of gen {kind.command}: {error}") from None
+
+
+def train_in(train: Callable[[Command, Path], None], config: Command) -> Path:
+    """Call a train command's function with its completed configuration and the directory of its run.
+
+    A new directory in which an error left nothing logged is removed, so that the next attempt starts afresh.
+    """
+    config, run = locate(config)
+    new = not run.exists()
+    try:
+        train(config, run)
+    except Exception:
+        if new and not (run / "metrics.jsonl").exists():
+            rmtree(run, ignore_errors=True)
+        raise
+    return run

@@ -1,11 +1,13 @@
 """Options that belong to a choice: `--sampler.eta` to `--sampler.method ddim`, and to no other method.
 
-A table gives each choice what makes it and its own options with their defaults:
+A table gives each choice its own options with their defaults, and a second one, beside the code that needs torch, the
+factory that they are arguments of:
 
-    METHODS = {"heun": (heun, {}), "ddim": (ddim, {"eta": 0.0})}
+    METHODS = {"heun": {}, "ddim": {"eta": 0.0}}
+    STEPS = {"heun": lambda: heun, "ddim": ddim}
 
-In a configuration such an option is None until the user gives it, so that one which the choice would ignore is told
-from one that nobody gave.
+In a configuration such an option is None until the user gives it, so that an option which the choice would ignore can
+be refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +17,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 Config = TypeVar("Config")
-Table = Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]]
+Table = Mapping[str, Mapping[str, Any]]
+Factories = Mapping[str, Callable[..., Any]]
 
 # An option that may be absent, without a word of that in --help: its docstring names the default.
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
@@ -54,15 +57,15 @@ def completed(config: Config, group: str, choice: str, table: Table) -> Config:
     chosen = getattr(config, choice)
     if chosen not in table:
         raise ValueError(f"{flag(group, choice)} must be one of {', '.join(table)}, got {chosen}")
-    own = table[chosen][1]
-    for name in {name for _, options in table.values() for name in options} - own.keys():
+    own = table[chosen]
+    for name in {name for options in table.values() for name in options} - own.keys():
         if getattr(config, name) is not None:
-            takers = ", ".join(key for key, (_, options) in table.items() if name in options)
+            takers = ", ".join(key for key, options in table.items() if name in options)
             raise ValueError(f"{flag(group, name)} is an option of {flag(group, choice)} {takers}, not of {chosen}")
     return replace(config, **{name: default for name, default in own.items() if getattr(config, name) is None})  # type: ignore[type-var]
 
 
-def made(config: Any, choice: str, table: Table, *parts: Any) -> Any:
-    """What the table makes, of `parts`, by a completed configuration's choice and its options."""
-    make, options = table[getattr(config, choice)]
-    return make(*parts, **{name: getattr(config, name) for name in options})
+def build(config: Any, choice: str, table: Table, factories: Factories, *parts: Any) -> Any:
+    """Call the factory that a completed configuration selects, with `parts` and the options of its choice."""
+    chosen = getattr(config, choice)
+    return factories[chosen](*parts, **{name: getattr(config, name) for name in table[chosen]})

@@ -6,13 +6,16 @@ that are free as it starts, and its threads spin for a few microseconds only: lo
 operations, too short to be in anybody's way.
 """
 
+import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from time import perf_counter
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+OURS = "GEN_THREADS"
+"""The number that `share` chose, where the user did not."""
 SPINS = 1000
 """Of GNU's OpenMP, that of torch's wheels for Linux: some 10 microseconds."""
 
@@ -20,9 +23,21 @@ SPINS = 1000
 def share(environ: MutableMapping[str, str] = os.environ, loadavg: Path = Path("/proc/loadavg")) -> None:
     """Set the number of threads and how they wait, each unless the environment says it already."""
     if not any(name in environ for name in THREADS):
-        environ["OMP_NUM_THREADS"] = str(free(cores(), others(loadavg)))
+        environ["OMP_NUM_THREADS"] = environ[OURS] = str(free(cores(), others(loadavg)))
     if not any(name in environ for name in WAITING):
         environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=str(SPINS))
+
+
+def resume(run: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Compute with as many threads as the run was begun with, unless the user chose a number.
+
+    Sums are rounded in another order by another number of threads, and a resumed run ends bit for bit as a whole one.
+    """
+    file = run / "environment.json"
+    if OURS in environ and file.is_file() and (threads := json.loads(file.read_text()).get("threads")):
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def cores() -> int:

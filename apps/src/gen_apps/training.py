@@ -1,175 +1,216 @@
-"""What the `train` commands of latent models share: the loop, and what it leaves for a reader."""
+"""Training as every train command does it: `fit` runs the loop into a run directory, `finish_run` measures the result.
+
+trainer, averaged = fit(config, run, task, loader, network="model", facts=..., layers=..., preview=preview)
+with averaged():
+    finish_run(config, run, draw, len(held_out), measure)
+"""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import rich
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gen_apps import data
-from gen_apps.diffusion.trained import load_averaged
+from gen_apps import threads
+from gen_apps.command import TrainCommand
 from gen_apps.energy import metered
-from gen_apps.identity import identity
-from gen_apps.loop import loop
+from gen_apps.identity import identity, lengthen
+from gen_apps.results import write_results
 from gen_core import (
     EMA,
-    Arrays,
-    Loader,
+    Checkpoint,
+    Data,
+    Evaluate,
+    Interrupted,
+    Jsonl,
+    Progress,
+    Rates,
     Run,
     Task,
+    TensorBoard,
     Trainer,
-    pictures,
+    Training,
+    Wandb,
+    every,
     quality,
     report,
 )
-from gen_core.checkpoint import sound, step
-from gen_core.config import from_dict
-from gen_core.ema import power
+from gen_core.checkpoint import latest, step
+from gen_core.ema import Decay
 from gen_core.files import whole
-from gen_core.runtime import select_device
+from gen_core.networks import describe
+from gen_core.schedule import Schedule, warmup_cosine
+
+Preview = Callable[[Training], None]
 
 
-@dataclass(frozen=True)
-class Optim:
-    """How it is trained."""
+class Batches(Data, Protocol):
+    """Data that know the size of a global batch."""
 
-    steps: int = 3000
-    """Updates."""
-    batch_size: int = 64
-    """Samples per update, over all processes."""
-    lr: float = 2e-3
-    """Peak learning rate."""
-    weight_decay: float = 0.0
-    ema: float = 0.10
-    """Width of the power-function average of weights that is used afterwards, relative to the steps so far."""
-
-    def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"--optim.lr must be positive, got {self.lr}")
+    batch_size: int
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a model is of: it rebuilds the networks without the data."""
-
-    shape: tuple[int, ...]
-    """Of one sample: (channels, height, width) in [-1, 1], or (2,)."""
-    classes: int
-    levels: int | None
-    """Grey levels of a pixel, evenly spaced; None for what has none."""
-
-    @classmethod
-    def of(cls, name: str, size: int | str, training: Arrays) -> "Subject":
-        return cls(tuple(training[:2][0].shape[1:]), len(training.classes), data.grey_levels(name, size))
-
-    def need_classes(self, name: str) -> None:
-        """Refuse what cannot be told apart."""
-        if self.classes < 2:
-            raise ValueError(
-                f"--conditional needs labels of 2 classes at least, and {name} has {self.classes}; drop it, or give a "
-                "folder with one sub-folder a class"
-            )
+LOGS: dict[str, Callable[[int], Any]] = {"tensorboard": TensorBoard, "wandb": lambda every: Wandb("gen", every)}
 
 
-def need_square(flag: str, shape: tuple[int, ...]) -> None:
-    """Refuse pictures of another shape for networks that halve them down to 4 x 4."""
-    if shape[1] != shape[2]:
-        raise ValueError(f"{flag} is for square pictures, got {shape[2]}x{shape[1]}; use mlp or another --size")
+def interval(steps: int) -> int:
+    """Steps between two previews, evaluations and checkpoints: about six in all, and one at the end if it divides.
+
+    >>> interval(3000), interval(1500), interval(7)
+    (500, 250, 1)
+    """
+    return max(1, steps // next((n for n in (6, 5, 7, 4) if steps % n == 0), 6))
 
 
 def fit(
-    command: str,
-    config: Any,
+    config: TrainCommand,
     run: Path,
     task: Task,
-    loader: Loader,
-    draw: Callable[[int], Tensor] | None,
+    data: Batches,
     *,
-    averaged: str,
-    clip: float | None = 1.0,
-    model: Any,
-    layers: Any = "",
-    held_out: Arrays | None = None,
-    decay: Any = None,
-    look: Callable[[int], object] = lambda step: None,
-) -> tuple[Trainer, EMA]:
-    """Train as `config` says, or go on where the run stands.
+    network: str,
+    facts: Mapping[str, Any],
+    layers: object,
+    preview: Preview | None = None,
+    validation: Data | None = None,
+    ema: Decay | None = None,
+    schedule: Callable[[int], Schedule] = lambda steps: warmup_cosine(steps // 20, steps),
+    callbacks: Sequence[Any] = (),
+    files: Callable[[Path], object] = lambda run: None,
+) -> tuple[Trainer, Callable[[], AbstractContextManager[Any]]]:
+    """Train as `config` says, from the run's newest checkpoint if it has one.
 
     Args:
-        draw: so many samples, with the averaged weights in place, for a picture now and then; None for a model that
-            draws none.
-        averaged: the module whose average is kept and used.
-        clip: largest norm of a gradient; None for the two players of a game, whose gradients their penalties bound.
-        model: what to write into model.json.
-        held_out: data for `task.evaluate`; None for a task without.
-        look: called with the step whenever a picture is made, on the first process.
+        network: the module of the task that is averaged and opened later; model.json describes it.
+        facts: further entries of model.json, such as the shape of a sample and the number of classes.
+        layers: the text of summary.txt.
+        preview: called on every process about six times and at the end, with the averaged weights in place.
+        validation: held-out data for `task.evaluate`; None for a task without.
+        ema: decay of the average of weights; None uses the last ones.
+        schedule: number of steps -> factor on the learning rates; by default a warm-up of a twentieth of the steps,
+            then half a cosine to 0.
+        callbacks: the command's own.
+        files: writes further files of a new run, on the first process.
+
+    Returns:
+        The trainer, and a function whose context has the averaged weights in place.
     """
-    ema = EMA(averaged, decay or power(config.optim.ema))
+    threads.resume(run)
+    steps, machine = config.optim.steps, config.machine
+    often, logged = interval(steps), max(1, steps // 200)
+    average = None if ema is None else EMA(network, ema)
+    averaged = nullcontext if average is None else average.swapped
 
-    def picture(t: Trainer) -> None:
-        if t.rank == 0:
-            with ema.swapped(), torch.no_grad():
-                if draw is not None:
-                    pictures.save(run / "samples" / f"step-{t.step:06d}.png", draw(50), columns=10)
-                look(t.step)
+    def show(t: Training) -> None:
+        if preview is not None:
+            with averaged(), torch.no_grad():
+                preview(t)
 
-    def begin() -> None:
+    watching: list[Any] = [*([] if average is None else [average]), *callbacks]
+    if validation is not None:
+        watching.append(Evaluate(validation, often, within=averaged))
+    watching += [
+        every(often, lambda t, _: show(t)),
+        config.place.callback(data.batch_size, often),
+        Rates(logged),
+        Progress(steps),
+        Jsonl(logged),
+        *([] if config.log == "none" else [LOGS[config.log](logged)]),
+        Checkpoint(every=often),
+    ]
+    trainer = Trainer(
+        task,
+        run,
+        seed=config.seed,
+        device=machine.device,
+        precision=machine.precision,
+        micro_batch=machine.micro_batch,
+        clip=config.optim.clip,
+        schedule=schedule(steps),
+        callbacks=watching,
+    )
+    if trainer.rank == 0:
+        former = lengthen(Run(run), config)
         record = Run.create(run, identity(config))
-        record.write("model.json", asdict(model))
+        described = describe(task.get_submodule(network))
+        record.write("model.json", {"module": network, "network": described, **facts})
         record.write("summary.txt", f"{layers}\n")
+        files(run)
+        if former is not None:
+            at = min(former, _latest_step(run))
+            before, after = (config.optim.lr * schedule(n)(at) for n in (former, steps))
+            print(f"training on from step {at} to {steps}: the learning rate changes from {before:.3g} to {after:.3g}")
+    trainer.barrier()
+    if config.start_from is not None:
+        trainer.start_from(config.start_from, optimizers=config.start_optimizer)
+    try:
+        trainer.fit(data, steps)
+    except Interrupted:
+        print(f"stopped at step {trainer.step}; continue with: gen {config.command} --resume {run}", file=sys.stderr)
+        raise
+    if steps % often:
+        show(trainer)
+    return trainer, averaged
 
-    validation = None if held_out is None else Loader(held_out, min(512, len(held_out)))
-    trainer = loop(
-        config, run, task, loader, ema, picture,
-        begin=begin, go_on=f"go on with: gen {command} --resume {run}", validation=validation, clip=clip,
-    )  # fmt: skip
-    return trainer, ema
 
-
-def leave(
-    config: Any, run: Path, draw: Callable[[int], Tensor], training: Arrays, held_out: Arrays, labels: Tensor | None
+def finish_run(
+    config: TrainCommand,
+    run: Path,
+    draw: Callable[[], Tensor],
+    n: int,
+    measure: Callable[[Tensor], Mapping[str, Any]],
+    *,
+    labels: Tensor | None = None,
+    writes: bool = True,
 ) -> None:
-    """Samples, their quality, what they and the training cost, and the page; on the first process."""
-    n = len(held_out)
-    with metered(config.place, n) as cost, torch.no_grad():
-        x = draw(n)
-    spent = {"training": json.loads((run / "energy.json").read_text()), "sampling": cost.facts}
-    Run(run).write("energy.json", spent)
-    shown = torch.zeros(n, dtype=torch.long) if labels is None else labels
-    with whole(run / "samples.npz") as part:
-        np.savez(part, x=x.numpy(), label=shown.numpy())
-    measured = quality.assess(x, labels, training, held_out)
-    Run(run).write("quality.json", measured)
-    rich.print(quality.table(measured))
-    print(f"training: energy {spent['training']['energy']}; carbon {spent['training']['carbon']}")
-    print(f"samples {run / 'samples.npz'}, report {report.build(run)}")
+    """Draw samples; write samples.npz, quality.json, energy.json, report.html and what --json names.
 
-
-def weights(run: Run, command: str, device: str, net: nn.Module) -> tuple[int, torch.device]:
-    """Load the averaged weights of a run's newest checkpoint into `net`, and put it in its place: (step, device).
-
-    Raises:
-        FileNotFoundError: without a checkpoint.
-        ValueError: for weights that are not of this network.
+    Args:
+        draw: the samples, with the weights that they are drawn with in place.
+        n: their number.
+        measure: samples -> the table of quality.json.
+        labels: of the samples, stored beside them.
+        writes: False on processes that only help to draw.
     """
-    newest, where = sound(run.path, "ema.safetensors"), select_device(device)
-    if newest is None:
-        raise FileNotFoundError(f"{run.path} has no checkpoint yet; train it first: gen {command} --resume {run.path}")
-    load_averaged(net, newest)
-    net.to(where).eval()
-    return step(newest), where
+    with metered(config.place, n) as cost, torch.no_grad():
+        x = draw()
+    if not writes:
+        return
+    record = Run(run)
+    record.write("energy.json", {"training": training_cost(run), "sampling": cost.facts})
+    with whole(run / "samples.npz") as part:
+        np.savez(part, x=x.numpy(), label=(torch.zeros(n).long() if labels is None else labels).numpy())
+    measured = measure(x)
+    rich.print(quality.table(measured))
+    conclude(config, run, measured, f"samples {run / 'samples.npz'}")
 
 
-def subject(run: Run) -> Subject:
-    """What the model of a run is of."""
-    if not (run.path / "model.json").is_file():
-        raise FileNotFoundError(f"{run.path} has no model.json, so no gen train command made it")
-    return from_dict(Subject, json.loads((run.path / "model.json").read_text()))
+def training_cost(run: Path) -> dict[str, Any]:
+    """What training cost, in words, from energy.json as the meter or `finish_run` wrote it."""
+    cost = json.loads((run / "energy.json").read_text())
+    return cost.get("training", cost)
+
+
+def conclude(config: TrainCommand, run: Path, measured: Mapping[str, Any], *results: str) -> None:
+    """Write the table of quality.json and the page of a finished run, and print what training cost and where all is.
+
+    Args:
+        measured: columns, rows and notes, as `gen_core.report.build` takes them.
+        results: sentences about the command's own files.
+    """
+    Run(run).write("quality.json", measured)
+    write_results(config.json, config.command, config, measured["rows"])
+    cost = training_cost(run)
+    print(f"training: energy {cost['energy']}; carbon {cost['carbon']}")
+    print(", ".join([*results, f"report {report.build(run)}"]))
+
+
+def _latest_step(run: Path) -> int:
+    newest = latest(run)
+    return 0 if newest is None else step(newest)

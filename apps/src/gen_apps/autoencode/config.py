@@ -1,41 +1,19 @@
-"""The flags of `gen autoencode train`, and the model that they and the data make."""
+"""The flags of the `gen autoencode` commands."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-
-from gen_apps.data import Source
-from gen_apps.energy import Place
-from gen_apps.identity import Machine
-from gen_apps.training import Optim, Subject
-from gen_core import Arrays
-from gen_latent import MLP, AutoEncoder, ConvDecoder, ConvEncoder, QuantizedAutoEncoder, VectorQuantizer
-
-
-def right(x: Tensor) -> Tensor:
-    """What is seen when the right half is hidden, for one sample."""
-    seen = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
-    seen[:, x.shape[-1] // 2 :] = False
-    return seen
-
-
-HIDDEN: dict[str, Callable[[Tensor], Tensor] | None] = {"nothing": None, "right": right}
+from gen_apps.command import Averaged, Measures, RunPath, TrainOnData
 
 
 @dataclass(frozen=True)
-class TrainAutoEncoder(Source):
+class TrainAutoEncoder(TrainOnData):
     """Train an auto-encoder to give back data, clean or corrupted, and write a report."""
 
-    out: Path | None = None
-    """Directory to write; by default runs/autoencode-DATA, and a hash of the flags if any differ from the defaults.
-    The same command again continues the same run."""
-    resume: Path | None = None
-    """Continue this run with its own configuration."""
+    command: ClassVar[str] = "autoencode train"
+
     latents: int | None = None
     """Numbers of a code (16); with --halvings, channels of a map. With --noise or --hide nothing has to be squeezed, it
     is the damage that teaches, and there are as many as the width."""
@@ -52,10 +30,7 @@ class TrainAutoEncoder(Source):
     """What is hidden, to be filled in."""
     leave_out: int | None = None
     """A class that is not trained on, for `gen autoencode anomaly`."""
-    seed: int = 0
-    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3))
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
+    optim: Averaged = field(default_factory=lambda: Averaged(lr=1e-3))
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,39 +42,13 @@ class TrainAutoEncoder(Source):
         if self.codes == 1 or (self.codes and not self.halvings):
             raise ValueError(f"--codes {self.codes} are of a map: give 2 at least, and --halvings")
 
-    def halves(self) -> tuple[Arrays, Arrays, Subject]:
-        """Training data, without the class that is left out; all held-out data; what they are of."""
-        train, test = self.load()
-        subject = Subject.of(self.data, self.size, train)
-        if self.leave_out is not None:
-            if not 0 <= self.leave_out < subject.classes:
-                raise ValueError(
-                    f"--leave-out must be a class of {self.data}, 0..{subject.classes - 1}, got {self.leave_out}"
-                )
-            train = train.select((train.tensors[-1][:] != self.leave_out).nonzero()[:, 0])
-        if len(subject.shape) == 1 and (self.halvings or self.hide != "nothing"):
-            raise ValueError("--halvings and --hide are of pictures, not of points; leave them out")
-        return train, test, subject
 
-    def model(self, subject: Subject) -> AutoEncoder:
-        """Untrained."""
-        latents, width = self.latents or 16, self.width
-        if not self.halvings and self.latents is None and (self.noise or self.hide != "nothing"):
-            encoder = MLP(subject.shape, width, activation=nn.GELU, last=nn.GELU())
-            return AutoEncoder(encoder, MLP(width, width, subject.shape, activation=nn.GELU), width)
-        if not self.halvings:
-            encoder = MLP(subject.shape, width, width, latents)
-            return AutoEncoder(encoder, MLP(latents, width, width, subject.shape), latents)
-        c, *sides = subject.shape
-        size = math.gcd(*sides)  # which can be halved as often as both
-        how: dict[str, Any] = {"width": max(8, width // 8), "spatial": self.halvings}
-        parts = ConvEncoder(c, size, latents, **how), ConvDecoder(c, size, latents, **how)
-        if not self.codes:
-            return AutoEncoder(*parts, latents)
-        book = VectorQuantizer(self.codes, latents, revive_below=0.01)
-        return QuantizedAutoEncoder(*parts, book, latents)
+@dataclass(frozen=True)
+class Use(Measures):
+    """Try a run on its held-out data; the figures are also written to the run, as JSON."""
 
-    def mask(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """As `AutoEncoderTask` takes it."""
-        hidden = HIDDEN[self.hide]
-        return None if hidden is None else lambda u, x: hidden(x).expand_as(x)
+    run: RunPath
+    """Directory of the run."""
+    device: str = "auto"
+    out: Path | None = None
+    """Picture to write; by default in the run, named by the command."""

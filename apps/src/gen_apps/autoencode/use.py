@@ -1,31 +1,25 @@
-"""`gen autoencode denoise`, `inpaint`, `anomaly` and `compress`: each with a figure beside an honest bar."""
+"""`gen autoencode denoise`, `inpaint`, `anomaly` and `compress`: each with a figure beside a baseline."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
+import rich
 import torch
 
-from gen_apps import strips
-from gen_apps.autoencode.bars import kernel_regression, posterior_mean
-from gen_apps.autoencode.config import right
-from gen_apps.autoencode.train import TrainedAutoEncoder, damaged
+from gen_apps import pages, strips
+from gen_apps.autoencode.build import damaged, right
+from gen_apps.autoencode.config import Use
+from gen_apps.autoencode.trained import TrainedAutoEncoder
 from gen_apps.data import subset
-from gen_apps.drawn import RunPath
+from gen_apps.results import Row, figure, table, write_results
 from gen_core import pictures
+from gen_core.intervals import bootstrap, mean, proportion
+from gen_core.runtime import generator
+from gen_diffusion.mixture import FULL, posterior_mean
 from gen_latent import QuantizedAutoEncoder, inpaint, manifold_score, neighbour_score, reconstruction_score, threshold
+from gen_latent.kernel import kernel_regression
 from gen_latent.linear import fill_in, project, wiener
-
-
-@dataclass(frozen=True)
-class Use:
-    """Try a run on its held-out data; the figures are also written to the run, as JSON."""
-
-    run: RunPath
-    """Directory of the run."""
-    device: str = "auto"
-    out: Path | None = None
-    """Picture to write; by default in the run, named by the command."""
 
 
 def denoise(config: Use) -> None:
@@ -36,14 +30,12 @@ def denoise(config: Use) -> None:
             f"{config.run} was not trained on noise alone; train one with: gen autoencode train --noise 0.5"
         )
     noisy = damaged(how, x)
-    clean = {
-        "auto-encoder": trained.give_back(noisy),
-        "posterior mean of 20 Gaussians": posterior_mean(train, noisy, how.noise, how.seed),
-        "Wiener filter": wiener(train, noisy, how.noise),
-        "noisy": noisy,
-    }
-    found = {name: (y - x).square().mean().item() for name, y in clean.items() if y is not None}
-    _tell(trained, config, "denoise", found, [x, noisy, clean["Wiener filter"], clean["auto-encoder"]], "squared error")
+    clean = {"auto-encoder": trained.reconstruct(noisy)}
+    if x[0].numel() <= FULL:
+        clean["posterior mean of 20 Gaussians"] = posterior_mean(train, noisy, how.noise, 20, how.seed)
+    clean |= {"Wiener filter": wiener(train, noisy, how.noise), "noisy": noisy}
+    rows = [{"name": name, "squared error": mean(_errors(y, x)).figure()} for name, y in clean.items()]
+    _write(trained, config, "denoise", rows, [x, noisy, clean["Wiener filter"], clean["auto-encoder"]])
 
 
 def fill(config: Use) -> None:
@@ -56,7 +48,7 @@ def fill(config: Use) -> None:
     hidden = ~seen.expand_as(x)
     nearest = train[torch.cdist((x * seen).flatten(1), (train * seen).flatten(1)).argmin(1)]
     with torch.no_grad():
-        ours = inpaint(lambda y: trained.give_back(y), x, seen)
+        ours = inpaint(trained.reconstruct, x, seen)
     filled = {
         "auto-encoder": ours,
         "kernel regression": kernel_regression(train, x, seen),
@@ -64,69 +56,96 @@ def fill(config: Use) -> None:
         "nearest neighbour": torch.where(seen, x, nearest),
         "mean": torch.where(seen, x, train.mean(0)),
     }
-    found = {name: (y - x)[hidden].square().mean().item() for name, y in filled.items()}
+    rows = [
+        {"name": name, "squared error of hidden values": mean(_errors(y[hidden], x[hidden], len(x))).figure()}
+        for name, y in filled.items()
+    ]
     sheet = [x, torch.where(seen, x, -1.0), filled["Gaussian given what is seen"], ours]
-    _tell(trained, config, "inpaint", found, sheet, "squared error of hidden values")
+    _write(trained, config, "inpaint", rows, sheet)
 
 
 def anomaly(config: Use) -> None:
-    from sklearn.metrics import roc_auc_score
-
     trained, train, x, y = _opened(config)
     odd = trained.config.leave_out
     if odd is None:
         raise ValueError(f"{config.run} has seen every class; train one with: gen autoencode train --leave-out 3")
     d = min(20, train[0].numel())
     scores = {
-        "reconstruction": reconstruction_score(trained.give_back, x),
-        "distance to what it makes of normal data": manifold_score(trained.give_back, train, x),
-        "5th neighbour in the codes": neighbour_score(trained.codes(train), trained.codes(x)),
+        "reconstruction": reconstruction_score(trained.reconstruct, x),
+        "distance to what it makes of normal data": manifold_score(trained.reconstruct, train, x),
+        "5th neighbour in the codes": neighbour_score(trained.encode(train).flatten(1), trained.encode(x).flatten(1)),
         f"PCA of {d} directions": (x - project(train, x, d)).square().flatten(1).mean(1),
         "5th neighbour in the data": neighbour_score(train, x),
     }
-    if not 0 < int((y == odd).sum()) < len(y):
-        raise ValueError(f"held-out data need samples of class {odd} and of others to tell them apart")
-    found = {name: float(roc_auc_score((y == odd).numpy(), s.numpy())) for name, s in scores.items()}
+    if not 2 <= int((y == odd).sum()) <= len(y) - 2:
+        raise ValueError(f"held-out data need 2 samples of class {odd} at least and 2 of others to tell them apart")
+    rows = [{"name": name, "area under the ROC curve": _area(s[y == odd], s[y != odd])} for name, s in scores.items()]
     order = scores["reconstruction"].argsort(descending=True)
     normal = scores["reconstruction"][y != odd]
     if len(normal) >= 100:
         line = threshold(normal, 0.01)
-        found["caught at 1 % false alarms"] = (scores["reconstruction"][y == odd] > line).double().mean().item()
-    _tell(trained, config, "anomaly", found, [x[order][:10], x[order.flip(0)][:10]], "area under the ROC curve")
+        caught = (scores["reconstruction"][y == odd] > line).double()
+        rows[0]["caught at 1 % false alarms"] = proportion(caught.mean().item(), len(caught)).figure()
+    _write(trained, config, "anomaly", rows, [x[order][:10], x[order.flip(0)][:10]])
 
 
 def compress(config: Use) -> None:
     trained, train, x, _ = _opened(config)
-    back = trained.give_back(x)
-    numbers = trained.codes(x[:1]).shape[1]
+    back = trained.reconstruct(x)
+    numbers = trained.encode(x[:1]).numel()
     d = min(numbers, x[0].numel())
-    found = {
-        "auto-encoder": (back - x).square().mean().item(),
-        f"PCA of {d} numbers": (project(train, x, d) - x).square().mean().item(),
-    }
-    found |= {f"{name}, PSNR in dB": -10 * math.log10(max(v, 1e-12) / 4) for name, v in list(found.items())}
-    found |= {"values of a sample": x[0].numel(), "numbers of its code": numbers}
-    if isinstance(trained.model, QuantizedAutoEncoder):
+    linear = project(train, x, d)
+    rows: list[dict[str, Any]] = [
+        {"name": name, "numbers": size, "of": x[0].numel(), **_loss(y, x)}
+        for name, size, y in (("auto-encoder", numbers, back), (f"PCA of {d} numbers", d, linear))
+    ]
+    if isinstance(trained.network, QuantizedAutoEncoder):
         places = numbers // (trained.config.latents or 16)
-        found["bits of its code"] = places * math.log2(trained.config.codes)
-    _tell(trained, config, "compress", found, [x, project(train, x, d), back], "squared error")
+        rows[0]["bits"] = places * math.log2(trained.config.codes)
+    _write(trained, config, "compress", rows, [x, linear, back])
 
 
 def _opened(config: Use) -> tuple[TrainedAutoEncoder, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The run, its training data, held-out data and their classes."""
     trained = TrainedAutoEncoder.open(config.run, config.device)
-    training, held_out, _ = trained.config.halves()
+    training, held_out = trained.data()
     x, *_, y = held_out[:]
     return trained, subset(training)[:][0], x, y
 
 
-def _tell(
-    trained: TrainedAutoEncoder, config: Use, name: str, found: dict[str, float], rows: list[torch.Tensor], what: str
+def _errors(y: torch.Tensor, x: torch.Tensor, n: int | None = None) -> torch.Tensor:
+    """The mean squared error of each of `n` samples."""
+    return (y - x).square().reshape(n or len(x), -1).mean(1)
+
+
+def _loss(y: torch.Tensor, x: torch.Tensor) -> dict[str, Row]:
+    """Squared error and peak signal-to-noise ratio of data in [-1, 1], both with the interval of the former."""
+    error = mean(_errors(y, x))
+    decibels = lambda v: -10 * math.log10(max(v, 1e-12) / 4)
+    ends = [decibels(error.high), decibels(error.low)]
+    ratio = figure(decibels(error.value), interval=ends, n=len(x), unit="dB")
+    return {"squared error": error.figure(), "PSNR": ratio}
+
+
+def _area(odd: torch.Tensor, normal: torch.Tensor) -> Row:
+    """The area under the ROC curve of the scores of two sets: the share of pairs in the right order."""
+    from sklearn.metrics import roc_auc_score
+
+    def area(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(roc_auc_score([1] * len(a) + [0] * len(b), torch.cat([a, b]).numpy()))
+
+    return bootstrap(area, odd, normal, draws=100, bounds=(0, 1), generator=generator("area")).figure()
+
+
+def _write(
+    trained: TrainedAutoEncoder, config: Use, name: str, rows: Sequence[Row], sheet: Sequence[torch.Tensor]
 ) -> None:
-    """Figures and a picture, one row for each of `rows`."""
+    """Figures and a picture, one line of it for each of `sheet`."""
     out = config.out or trained.run.path / f"{name}.png"
-    trained.run.write(f"{name}.json", {"of": what, **found})
-    if rows[0].ndim == 4:
-        pictures.save(out, torch.cat([row[strips.spread(len(row))] for row in rows]), columns=10)
-    print(f"{what}: " + "; ".join(f"{key} {value:.4g}" for key, value in found.items()))
+    trained.run.write(f"{name}.json", {"rows": rows})
+    write_results(config.json, f"autoencode {name}", config, rows)
+    if sheet[0].ndim == 4:
+        pictures.save(out, torch.cat([part[strips.spread(len(part))] for part in sheet]), columns=10)
+        pages.show(trained.run, out)
+    rich.print(table("held-out data", rows))
     print(f"{out}, {trained.run.path / f'{name}.json'}")

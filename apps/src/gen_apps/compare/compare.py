@@ -1,7 +1,7 @@
 """`gen compare`."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,60 +9,26 @@ import rich
 from rich.table import Table
 from torch import Tensor
 
-from gen_apps import page
+from gen_apps import data, pages
+from gen_apps.command import Machine
 from gen_apps.compare import controls, families
+from gen_apps.compare.config import Compare
 from gen_apps.compare.families import Sampled
 from gen_apps.compare.measure import COLUMNS, FLOOR, Bench, Row, differences
 from gen_apps.compare.sheets import bars, sheets
 from gen_apps.compare.words import gaps, paragraph
-from gen_apps.data import Source, batch_size, subset
 from gen_apps.energy import Place
-from gen_apps.identity import Machine, slug
+from gen_apps.results import write_results
 from gen_core import Run, quality
 from gen_core.quality import text
 
-FAMILIES = ("vae", "gan", "diffusion")
-
-
-@dataclass(frozen=True)
-class Compare(Source):
-    """Train a VAE, a GAN and a diffusion model on the same data, of which each sees as many samples, and measure them.
-
-    None is told the classes. Beside them: training data, a mixture of Gaussians, a memoriser and a collapsed sampler.
-    """
-
-    out: Path | None = None
-    """Directory to write; by default runs/compare-DATA. The same command again trains only what is not yet trained."""
-    steps: int = 4000
-    """Updates of each family."""
-    batch_size: int = 64
-    """Samples per update."""
-    families: tuple[str, ...] = FAMILIES
-    """Which to train."""
-    seed: int = 0
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if unknown := set(self.families) - set(FAMILIES):
-            raise ValueError(f"--families must be of {', '.join(FAMILIES)}, got {', '.join(sorted(unknown))}")
-        if not self.families:
-            raise ValueError(f"--families needs one of {', '.join(FAMILIES)} at least")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-
-    def directory(self) -> Path:
-        return self.out or Path("runs") / f"compare-{slug(self.data)}"
-
 
 def compare(config: Compare) -> None:
-    begun, (training, held_out) = time.monotonic(), config.load()
+    begun, (training, held_out) = time.monotonic(), data.of(config)
     families.check(config, training)
-    run = Run.create(config.directory(), replace(config, out=None, machine=Machine(), place=Place()))
-    config = replace(config, batch_size=batch_size(config.batch_size, len(training)))
-    x, *rest = subset(training)[:]
+    run = Run.create(config.directory(), replace(config, out=None, json=None, machine=Machine(), place=Place()))
+    config = replace(config, batch_size=data.batch_size(config.batch_size, len(training)))
+    x, *rest = data.subset(training)[:]
     y = rest[0] if rest else None
     ours = families.trained(config, run.path)
     bench = Bench.of(training, held_out, config.place)
@@ -84,6 +50,8 @@ def compare(config: Compare) -> None:
         "compare.json",
         {"rows": list(rows.values()), "differences": pairs, "costs": costs, "paragraph": said, "seconds": seconds},
     )
+    spent = {cost["name"]: cost for cost in costs}
+    write_results(config.json, "compare", config, [*(row | spent.get(n, {}) for n, row in rows.items()), *pairs])
     rich.print(_shown(rows))
     print(f"{said}\n{written}, {_page(run, config, rows, costs, drawn, said, bench.n)}; {seconds:.0f} s")
 
@@ -110,13 +78,6 @@ def _shown(rows: dict[str, Row]) -> Table:
     return shown
 
 
-NOTES = """
-    c2st: accuracy on held-out folds of a perceptron that learns to tell samples from held-out data; .5 is ideal.
-    bits/dim: bounds from above, the VAE's by 500 importance samples, the diffusion's by its probability-flow equation
-    on 48 samples; a GAN has none. J/sample: of this machine while it sampled, between the ends 8 times in 10.
-"""
-
-
 def _page(
     run: Run,
     config: Compare,
@@ -126,27 +87,19 @@ def _page(
     said: str,
     n: int,
 ) -> Path:
-    columns, seen = _columns(rows), config.steps * config.batch_size
-    notes = [note for name, note in quality.NOTES.items() if not name or name in columns]
-    return page.write(
+    columns = _columns(rows)
+    return pages.write(
         run.path / "compare.html",
-        f"VAE, GAN and diffusion on {config.data}",
-        page.text(said),
-        page.section("Samples, none of them chosen", page.image(sheets(drawn), "Samples of each side by side")),
-        page.section(
-            f"All figures, of {n} samples each",
-            page.figures(("", *rows), [(c, *(_cell(row, c) for row in rows.values())) for c in columns]),
-            *(page.text(note) for note in (*notes, NOTES)),
-        ),
-        page.section("Near and wide", page.image(bars(rows), "Fréchet distance and recall of each")),
-        page.section(
-            "The same budget",
-            page.text(
-                f"Each family saw {seen:,} samples, {config.steps:,} updates of {config.batch_size}, and no classes."
-            ),
-            page.table(
-                ("", "parameters that sample", "energy of training", "per sample seen", "carbon"),
-                [(c["name"], f"{c['parameters']:,}", c["energy"], c["per sample"], c["carbon"]) for c in costs],
-            ),
-        ),
+        "families",
+        title=f"VAE, GAN and diffusion on {config.data}",
+        paragraph=said,
+        sheets=sheets(drawn),
+        columns=columns,
+        rows=list(rows.values()),
+        notes=[note for name, note in quality.NOTES.items() if not name or name in columns],
+        bars=bars(rows),
+        n=n,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        costs=[(c["name"], f"{c['parameters']:,}", c["energy"], c["per sample"], c["carbon"]) for c in costs],
     )

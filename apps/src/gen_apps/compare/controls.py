@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from gen_apps.compare.families import Sampled
-from gen_apps.mixture import fitted
 from gen_core.runtime import generator
+from gen_diffusion.mixture import fit_mixture
 
 NOISE = 0.04  # of the memoriser, on data in [-1, 1]
 
 
 def mixture(x: Tensor, seed: int) -> Sampled:
     """Of 30 Gaussians."""
-    fit = fitted(x, 30, seed)
+    fit = fit_mixture(x, 30, seed)
 
     def draw(n: int) -> tuple[Tensor, float]:
         points, _ = fit.sample(n)

@@ -62,7 +62,8 @@ class Bench:
 def differences(measured: dict[str, Measured]) -> list[Row]:
     """Every figure of every set minus that of every later one, each with the interval of the difference."""
     return [
-        {"a": a.name, "b": b.name} | {c: difference(a, b, c).figure() for c in a.differences if c in b.differences}
+        {"name": f"{a.name} minus {b.name}", "a": a.name, "b": b.name}
+        | {c: difference(a, b, c).figure() for c in a.differences if c in b.differences}
         for a, b in combinations(measured.values(), 2)
     ]
 

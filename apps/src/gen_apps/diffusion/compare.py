@@ -1,30 +1,31 @@
 """`gen diffusion compare`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import rich
 import torch
-import tyro
 from rich.table import Table
 
-from gen_apps import page
+from gen_apps import pages
 from gen_apps.diffusion import drawings
-from gen_apps.diffusion.samplers import METHODS, Sampler
-from gen_apps.diffusion.trained import Trained
-from gen_apps.energy import Place, metered
+from gen_apps.diffusion.build import draw_samples, within
+from gen_apps.diffusion.config import CompareSamplers
+from gen_apps.diffusion.flags import METHODS, Sampler
+from gen_apps.diffusion.trained import TrainedDiffusion
+from gen_apps.energy import metered
 from gen_apps.options import given
+from gen_apps.results import write_results
 from gen_core import Arrays, quality
 from gen_core.callbacks import bar
 from gen_diffusion.explain import Counted
 
-USUAL = tuple(name for name in METHODS if name != "ddim")  # which without fresh noise is euler
 COLUMNS = ("frechet", "frechet-features", "kid", "precision", "recall", "two-sample", "memorisation", "label")
 SHORT = {"frechet": "frechet", "precision": "prec.", "recall": "recall", "memorisation": "mem.", "label": "label"}
 FLOOR = "training data"
-OPTIONS = {name for _, options in METHODS.values() for name in options}
+OPTIONS = {name for options in METHODS.values() for name in options}
 HEAD = ("name", "steps", "evaluations", "J/sample")
 DRAWN = {  # in the page's plots
     "frechet": "Fréchet distance",
@@ -34,42 +35,8 @@ DRAWN = {  # in the page's plots
 }
 
 
-@dataclass(frozen=True)
-class Compare:
-    """Draw samples of a run with every sampler at several budgets of network evaluations, and measure them all."""
-
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Directory of the run, where compare.json and compare.html are written."""
-    n: int = 500
-    """Samples of each, beside as many held-out ones; at most those that there are."""
-    budgets: tuple[int, ...] = (6, 12, 24, 48)
-    """Network evaluations per sample, guidance included; a sampler takes the most steps that stay within."""
-    methods: tuple[str, ...] = USUAL
-    """Samplers, of those of gen diffusion sample."""
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = field(default_factory=Sampler)
-    draws: int = 4
-    """Half samples behind each interval."""
-    seed: int = 0
-    batch: int = 256
-    """Samples at a time, to fit memory."""
-    device: str = "auto"
-    place: Place = field(default_factory=Place)
-
-    def __post_init__(self):
-        if unknown := set(self.methods) - set(METHODS):
-            raise ValueError(f"--methods must be of {', '.join(METHODS)}, got {', '.join(sorted(unknown))}")
-        if not self.methods or not self.budgets or min(self.budgets) < 2:
-            raise ValueError(f"--methods and --budgets need one entry at least, budgets 2 or more, got {self.budgets}")
-        for name in ("method", "steps"):
-            if getattr(self.sampler, name) is not None:
-                raise ValueError(f"--{name} is what is compared; give --methods and --budgets")
-        for name, least in (("n", 12), ("draws", 1), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
-
-
-def compare(config: Compare) -> None:
-    trained = Trained.open(config.run, config.device)
+def compare(config: CompareSamplers) -> None:
+    trained = TrainedDiffusion.open(config.run, config.device)
     training, held_out = (_first(half, config.n) for half in trained.data())
     planned = list(_planned(config, trained))
     labels = held_out.tensors[-1]
@@ -77,34 +44,35 @@ def compare(config: Compare) -> None:
     rows: list[dict[str, Any]] = []
     with bar("comparing", len(planned)) as advance:
         for done, (method, budget, sampler) in enumerate(planned, 1):
-            counted = Counted(trained.denoiser)
+            counted = Counted(trained.network)
             with metered(config.place, len(labels)) as cost:
-                x = sampler.draw(
-                    counted, range(len(labels)), trained.model.shape, labels if trained.model.classes else None,
+                x = draw_samples(
+                    sampler, counted, range(len(labels)), trained.shape, labels if trained.classes else None,
                     seed=config.seed, batch=config.batch, device=trained.device,
                 )  # fmt: skip
-            asked = labels if trained.model.classes else None
+            known = labels if trained.classes else None
             rows.append(
                 {"budget": budget, "steps": sampler.steps, "evaluations": counted.evaluations / len(labels)}
-                | {"J/sample": cost.per_sample, **reference.measure(method, x, asked).row()}
+                | {"J/sample": cost.per_sample, **reference.measure(method, x, known).row()}
             )
             advance(done)
     rows.append(reference.training_data().row())
     written = trained.run.write("compare.json", {"n": len(reference.test), "step": trained.step, "rows": rows})
+    write_results(config.json, "diffusion compare", config, rows)
     rich.print(_table(rows))
     print(f"{written}, {_page(trained, rows, len(reference.test))}")
 
 
-def _planned(config: Compare, trained: Trained) -> Iterator[tuple[str, int, Sampler]]:
+def _planned(config: CompareSamplers, trained: TrainedDiffusion) -> Iterator[tuple[str, int, Sampler]]:
     """Each method at each budget that pays for two steps; options of one method do not stop the others."""
     for method in config.methods:
-        asked = replace(config.sampler, method=method)
-        own = {name: None for name in given(asked) if name in OPTIONS - METHODS[method][1].keys()}
-        sampler = replace(asked, **own).over(trained.config.sampler).completed("", given(config.sampler))
-        sampler.check(trained.model.classes, "")
+        requested = replace(config.sampler, method=method)
+        own = {name: None for name in given(requested) if name in OPTIONS - METHODS[method].keys()}
+        sampler = replace(requested, **own).over(trained.config.sampler).completed("", given(config.sampler))
+        sampler.check(trained.classes, "")
         for budget in config.budgets:
-            if (within := sampler.within(budget)) is not None:
-                yield method, budget, within
+            if (affordable := within(sampler, budget)) is not None:
+                yield method, budget, affordable
 
 
 def _first(half: Arrays, n: int) -> Arrays:
@@ -126,33 +94,24 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _page(trained: Trained, rows: list[dict[str, Any]], n: int) -> Path:
-    pictures, columns = [], [c for c in COLUMNS if c in rows[0]]
+def _page(trained: TrainedDiffusion, rows: list[dict[str, Any]], n: int) -> Path:
+    plots, columns = {}, [c for c in COLUMNS if c in rows[0]]
     *drawn, floor = rows
-    for name, title in DRAWN.items():
+    for name, title in ((name, title) for name, title in DRAWN.items() if name in columns):
         curves = {
             method: [(row["evaluations"], row[name]["value"]) for row in drawn if row["name"] == method]
             for method in dict.fromkeys(row["name"] for row in drawn)
         }
-        if name in columns:
-            real = floor[name]["value"] if name in floor else None
-            pictures.append(page.image(drawings.quality(curves, real, title, FLOOR), f"{title} of each sampler"))
-    head = (*HEAD, *columns)
-    notes = [note for name, note in quality.NOTES.items() if not name or name in columns]
-    return page.write(
+        real = floor[name]["value"] if name in floor else None
+        plots[name] = (title, drawings.quality(curves, real, title, FLOOR))
+    return pages.write(
         trained.run.path / "compare.html",
-        f"Samplers on {trained.run.path.resolve().name}",
-        page.text(
-            f"""
-            {n} samples of each, drawn from the same noise with the weights of step {trained.step}, beside {n} held-out
-            samples. Evaluations are counted at the network, guidance included. The dashed line is what {n} training
-            samples reach.
-            """
-        ),
-        page.section("Quality against network evaluations", *pictures),
-        page.section(
-            "All figures",
-            page.figures(head, [[_cell(row, name) for name in head] for row in rows]),
-            *(page.text(note) for note in notes),
-        ),
+        "samplers",
+        title=f"Samplers on {trained.run.path.resolve().name}",
+        n=n,
+        step=trained.step,
+        plots=plots,
+        columns=[*HEAD[1:], *columns],
+        rows=rows,
+        notes=[note for name, note in quality.NOTES.items() if not name or name in columns],
     )

@@ -1,85 +1,184 @@
-"""The flags of `gen diffusion train`, and the run that they name."""
+"""The flags of the `gen diffusion` commands."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from gen_apps import identity
-from gen_apps.data import Source
-from gen_apps.diffusion.model import Network
-from gen_apps.diffusion.objective import Objective
-from gen_apps.diffusion.samplers import Sampler
+import tyro
+
+from gen_apps.command import Averaged, Measures, RunPath, SampleClasses, TrainOnData
+from gen_apps.diffusion.flags import METHODS, Network, Objective, Sampler
 from gen_apps.energy import Place
-from gen_apps.identity import Machine, placed
-from gen_core import Run
+
+Points = Literal["grid", "moons", "rings", "swiss-roll"]
+View = Literal["x0", "eps", "v", "velocity", "score", "F"]
 
 
 @dataclass(frozen=True)
-class Optim:
-    """How it is trained."""
+class DiffusionOptim(Averaged):
+    """Optimisation."""
 
     steps: int = 1500
     """Updates."""
-    batch_size: int = 64
-    """Samples per update, over all processes."""
     lr: float = 4e-3
-    """Peak learning rate of AdamW: linear warm-up over a twentieth, then half a cosine to 0."""
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
-    """Largest norm of a gradient."""
-    ema: float = 0.10
-    """Width of the power-function average of weights that is sampled from, relative to the steps so far."""
+    """Peak learning rate of AdamW: linear warm-up over a twentieth of the steps, then half a cosine to 0."""
     p_drop: float = 0.1
     """Share of labels dropped, which teaches the unconditional denoiser that guidance needs."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--optim.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
         if not 0 <= self.p_drop <= 1:
             raise ValueError(f"--optim.p-drop is a share, from 0 to 1, got {self.p_drop}")
-        if not self.lr > 0:
-            raise ValueError(f"--optim.lr must be positive, got {self.lr}")
 
 
 @dataclass(frozen=True)
-class Train(Source):
+class TrainDiffusion(TrainOnData):
     """Train a diffusion model, sample it, measure the samples against held-out data, write a report."""
 
-    out: Path | None = None
-    """Directory to write; by default runs/diffusion-DATA, and a hash of the flags if any differ from the defaults.
-    The same command again continues the same run."""
-    resume: Path | None = None
-    """Continue this run with its own configuration."""
-    seed: int = 0
+    command: ClassVar[str] = "diffusion train"
+
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)
-    optim: Optim = field(default_factory=Optim)
+    optim: DiffusionOptim = field(default_factory=DiffusionOptim)
     sampler: Sampler = field(default_factory=Sampler)
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
 
     def __post_init__(self):
         super().__post_init__()
         self._choices()
 
-    def _choices(self) -> dict[str, Any]:
-        network = self.network.completed(self.data.startswith("points:"))
-        return {"network": network, "objective": self.objective.completed(), "sampler": self.sampler.completed()}
-
-    def completed(self) -> "Train":
-        """With the defaults of all that was left to a choice."""
+    def completed(self) -> Self:
         return replace(self, **self._choices())
 
-    def placed(self) -> tuple["Train", Path]:
-        """The configuration of the run, completed, and its directory."""
-        return placed(self, "diffusion train", Train.completed)
+    def _choices(self) -> dict[str, Any]:
+        network = self.network.completed(points=self.data.startswith("points:"))
+        return {"network": network, "objective": self.objective.completed(), "sampler": self.sampler.completed()}
 
 
-def read(run: Run) -> Train:
-    """The completed configuration of a run.
+@dataclass(frozen=True)
+class SampleDiffusion(SampleClasses):
+    """Draw samples of a trained run: a picture, and an .npz file with the arrays x and label.
 
-    Raises:
-        ValueError: for a run of another command.
+    They are drawn as in the run, but for the options that are given.
     """
-    return identity.read(run, Train, "diffusion train").completed()
+
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = field(default_factory=Sampler)
+    batch: int = 256
+    """Samples at a time, to fit memory."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch < 1:
+            raise ValueError(f"--batch must be at least 1 sample, got {self.batch}")
+
+
+@dataclass(frozen=True)
+class Likelihood(Measures):
+    """How probable held-out data are under a run: nats per sample, and bits per dimension of pictures.
+
+    Pictures are spread evenly over the bins of their grey levels first, which makes their bits an upper bound.
+    """
+
+    run: RunPath
+    """Directory of the run; the table is also written there, as likelihood.json."""
+    n: int = 100
+    """Held-out samples."""
+    probes: int = 4
+    """Random vectors that estimate the divergence of each sample; 0 computes it exactly, one dimension at a time."""
+    levels: int = 40
+    """Noise levels of the ordinary differential equation; each costs two network evaluations and the gradients."""
+    sigma_min: float | None = None
+    """The figure is the density of the data at this noise level; by default half a bin of grey levels, or 0.002."""
+    sigma_max: float = 80.0
+    elbo: bool = False
+    """Also the variational bound of the ancestral sampler with DDPM's 1000 steps, whose variances are fitted to the
+    training data."""
+    elbo_steps: int = 50
+    """Of the 1000, how many are drawn for each sample."""
+    unconditional: bool = False
+    """Ignore the labels of a run with classes; by default they are given."""
+    seed: int = 0
+    batch: int = 64
+    """Samples at a time, to fit memory."""
+    device: str = "auto"
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self):
+        for name, least in (("n", 2), ("probes", 0), ("levels", 3), ("elbo_steps", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < (0.002 if self.sigma_min is None else self.sigma_min) < self.sigma_max < math.inf:
+            raise ValueError(f"need 0 < --sigma-min < --sigma-max, got {self.sigma_min} and {self.sigma_max}")
+        if self.elbo_steps > 999:
+            raise ValueError(f"--elbo-steps must be below 1000, the steps of the chain, got {self.elbo_steps}")
+
+
+@dataclass(frozen=True)
+class CompareSamplers(Measures):
+    """Draw samples of a run with every sampler at several budgets of network evaluations, and measure them all."""
+
+    run: RunPath
+    """Directory of the run, where compare.json and compare.html are written."""
+    n: int = 500
+    """Samples of each, beside as many held-out ones; at most those that there are."""
+    budgets: tuple[int, ...] = (6, 12, 24, 48)
+    """Network evaluations per sample, guidance included; a sampler takes the most steps that stay within."""
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "ddim")
+    """Samplers, of those of gen diffusion sample."""
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = field(default_factory=Sampler)
+    draws: int = 4
+    """Half samples behind each interval."""
+    seed: int = 0
+    batch: int = 256
+    """Samples at a time, to fit memory."""
+    device: str = "auto"
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self):
+        if unknown := set(self.methods) - set(METHODS):
+            raise ValueError(f"--methods must be of {', '.join(METHODS)}, got {', '.join(sorted(unknown))}")
+        if not self.methods or not self.budgets or min(self.budgets) < 2:
+            raise ValueError(f"--methods and --budgets need one entry at least, budgets 2 or more, got {self.budgets}")
+        for name in ("method", "steps"):
+            if getattr(self.sampler, name) is not None:
+                raise ValueError(f"--{name} is what is compared; give --methods and --budgets")
+        for name, least in (("n", 12), ("draws", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Learn2d(Measures):
+    """Train on 2-D points, and write one page that shows what diffusion is: noise, score, samplers, what they cost."""
+
+    name: tyro.conf.Positional[Points] = "grid"
+    """grid (25 Gaussians, whose exact denoiser is known), moons, rings or swiss-roll."""
+    steps: int = 4000
+    """Updates."""
+    batch_size: int = 512
+    """Points per update."""
+    lr: float = 3e-3
+    """Peak learning rate."""
+    width: int = 64
+    """Features of the network."""
+    blocks: int = 3
+    """Residual blocks of the network."""
+    budget: int = 40
+    """Network evaluations of each sampler, which decide its number of steps."""
+    n: int = 4000
+    """Samples of each sampler."""
+    views: tuple[View, ...] = ()
+    """Train once for each of these views as well, and list how far each is from the exact denoiser (or how well its
+    loss does)."""
+    seed: int = 0
+    device: str = "auto"
+    place: Place = field(default_factory=Place)
+    out: Path | None = None
+    """Page to write; by default learn2d-NAME.html."""
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("batch_size", 1), ("blocks", 1), ("budget", 4), ("n", 2), ("width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"--lr must be positive, got {self.lr}")

@@ -1,75 +1,36 @@
-"""A run that was trained: its configuration, its weights, its data."""
+"""A trained diffusion model: its denoiser, and samples."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from gen_apps.diffusion.config import Train, read
-from gen_apps.diffusion.model import Model
-from gen_core import Arrays, Run, select_device
-from gen_core.checkpoint import load_tensors, sound, step
-from gen_diffusion import Preconditioned
-
-
-def load_averaged(net: nn.Module, checkpoint: Path) -> None:
-    """Give a network the averaged weights of a checkpoint.
-
-    Raises:
-        ValueError: for weights that are not of this network.
-    """
-    weights = load_tensors(checkpoint / "ema.safetensors")
-    wanted, found = ({k: tuple(v.shape) for k, v in w.items()} for w in (net.state_dict(), weights))
-    if wrong := [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]:
-        raise ValueError(
-            f"the weights in {checkpoint} do not fit the run's config.json and model.json: {wrong[0]} has shape "
-            f"{found.get(wrong[0])}, not {wanted.get(wrong[0])} ({len(wrong)} such); restore those files"
-        )
-    net.load_state_dict(weights)
+import gen_diffusion
+from gen_apps.diffusion.build import draw_samples
+from gen_apps.diffusion.config import TrainDiffusion
+from gen_apps.diffusion.flags import Sampler
+from gen_apps.opening import Trained
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The averaged weights of a run's newest checkpoint, ready to denoise."""
+class TrainedDiffusion(Trained[TrainDiffusion]):
+    """sample(n, labels, seed=..., sampler=...); `network` is the denoiser (x, sigma, label=...) -> E[x0 | x]."""
 
-    run: Run
-    config: Train
-    model: Model
-    denoiser: Preconditioned
-    step: int
-    device: torch.device
+    kind = TrainDiffusion
+    open_network = staticmethod(gen_diffusion.load)
 
-    @classmethod
-    def open(cls, path: Path, device: str = "auto") -> "Trained":
-        """The run at `path`.
+    @torch.no_grad()
+    def sample(
+        self, n: int, labels: Tensor | None = None, *, seed: int = 0, sampler: Sampler | None = None, **where: Any
+    ) -> Tensor:
+        """`n` samples on the CPU; without `labels` the classes take turns.
 
-        Raises:
-            FileNotFoundError: without a checkpoint.
-            ValueError: for a run of another command, or weights that are not of its network.
+        Args:
+            sampler: a completed configuration; by default the run's own.
+            where: batch and progress, as `gen_diffusion.draw` takes them.
         """
-        run = Run.open(path)
-        config, model, where = read(run), Model.load(run), select_device(device)
-        newest = sound(run.path, "ema.safetensors")
-        if newest is None:
-            raise FileNotFoundError(
-                f"{run.path} has no checkpoint yet; train it first: gen diffusion train --resume {run.path}"
-            )
-        denoiser = model.denoiser(config.network, str(config.objective.view))
-        load_averaged(denoiser, newest)
-        return cls(run, config, model, denoiser.to(where).eval(), step(newest), where)
-
-    def data(self) -> tuple[Arrays, Arrays]:
-        """The training half and the held-out half.
-
-        Raises:
-            ValueError: if they are no longer of the shape and classes that were trained on.
-        """
-        halves = self.config.load()
-        now = Model.of(halves[0])
-        if (now.shape, now.classes) != (self.model.shape, self.model.classes):
-            raise ValueError(
-                f"{self.config.data} has samples of shape {now.shape} in {now.classes} classes, but {self.run.path} "
-                f"was trained on {self.model.shape} in {self.model.classes}; restore the data"
-            )
-        return halves
+        if labels is None and self.classes:
+            labels = torch.arange(n) % self.classes
+        return draw_samples(
+            sampler or self.config.sampler, self.network, range(n), self.shape, labels,
+            seed=seed, device=self.device, **where,
+        )  # fmt: skip

@@ -1,110 +1,78 @@
 """`gen latent-diffusion train` and `gen latent-diffusion sample`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gen_apps.autoencode.train import TrainedAutoEncoder
-from gen_apps.data import loader
-from gen_apps.diffusion.model import Model
-from gen_apps.diffusion.samplers import Sampler
-from gen_apps.drawn import RunPath, asked, write
-from gen_apps.energy import Place, metered
-from gen_apps.identity import Machine, placed, read
-from gen_apps.latent_diffusion.config import TrainLatentDiffusion
-from gen_apps.training import fit, leave, weights
-from gen_core import Run, quality, seed_all
-from gen_core.metrics import frechet
+from gen_apps.data import Subject, loader
+from gen_apps.diffusion import build
+from gen_apps.diffusion.flags import Sampler
+from gen_apps.latent_diffusion.config import SampleLatentDiffusion, TrainLatentDiffusion
+from gen_apps.latent_diffusion.trained import TrainedLatentDiffusion, complete, open_stage
+from gen_apps.samples import requested_labels, write_pictures
+from gen_apps.training import finish_run, fit
+from gen_core import Loader, Run, Training, pictures, quality, seed_all
+from gen_core.ema import power
 from gen_core.summary import summary
-from gen_diffusion import Preconditioned
 
 
-def draw(
-    sampler: Sampler,
-    denoiser: Preconditioned,
-    stage: TrainedAutoEncoder,
-    of: Model,
-    n: int,
-    labels: Tensor | None,
-    seed: int,
-) -> Tensor:
-    """`n` samples: codes by diffusion, decoded."""
-    return sampler.draw(
-        denoiser, range(n), of.shape, labels, seed=seed, device=stage.device, decode=stage.model.decode
-    )  # fmt: skip
-
-
-def train(config: TrainLatentDiffusion) -> None:
-    config, run = placed(config, "latent-diffusion train")
-    stage = config.first()
-    of = config.model(stage)
-    config = config.completed(of)
-    training, held_out, _ = stage.config.halves()
+def train(config: TrainLatentDiffusion, run: Path) -> None:
+    stage = open_stage(config.data, config.machine.device)
+    code = stage.encode(torch.zeros(1, *stage.shape))
+    subject = Subject(tuple(code.shape[1:]), stage.facts["classes"], None)
+    config = complete(config, points=code.ndim == 2)
+    config.sampler.check(subject.classes)
+    training, held_out = stage.data()
     seed_all(config.seed, "weights")
-    denoiser = of.denoiser(config.network, str(config.objective.view))
-    optim = config.optim
-    task = config.objective.task(
-        denoiser,
-        of.classes,
-        p_drop=optim.p_drop,
-        lr=optim.lr,
-        weight_decay=optim.weight_decay,
-        encode=stage.model.encode,
-    )
-    turns, y = torch.arange(50) % max(1, of.classes), held_out.tensors[-1]
-
-    def drawn(n: int) -> Tensor:
-        labels = (turns if n == 50 else y) if of.classes else None
-        return draw(config.sampler, denoiser, stage, of, n, labels, config.seed)
-
-    trainer, ema = fit(
-        "latent-diffusion train", config, run, task, loader(config, training), drawn,
-        averaged="denoiser", model=of, held_out=held_out,
-        layers=summary(denoiser, torch.zeros(1, *of.shape), torch.ones(1)),
+    denoiser, optim = build.denoiser(config.network, config.objective, subject, sigma_data=1.0), config.optim
+    task = build.task(
+        config.objective, denoiser, subject.classes, p_drop=optim.p_drop, lr=optim.lr,
+        weight_decay=optim.weight_decay, encode=stage.network.encode,
     )  # fmt: skip
-    if trainer.rank == 0:
-        with ema.swapped():
-            leave(config, run, drawn, training, held_out, y if of.classes else None)
-        x, x_test = training[: len(held_out)][0], held_out[:][0]
-        best = frechet(quality.flat(stage.give_back(x)), quality.flat(x_test))
-        Run(run).write("first_stage.json", {"frechet of training data given back": best, "of": str(stage.run.path)})
-        print(f"no samples can be expected nearer than the first stage gives training data back: frechet {best:.3g}")
+    y = held_out.tensors[-1]
 
+    def drawn(labels: Tensor) -> Tensor:
+        return build.draw_samples(
+            config.sampler, denoiser, range(len(labels)), subject.shape, labels if subject.classes else None,
+            seed=config.seed, device=stage.device, decode=stage.network.decode,
+        )  # fmt: skip
 
-@dataclass(frozen=True)
-class SampleLatentDiffusion:
-    """Draw samples of a trained run: a picture, and an .npz file with the arrays x and label."""
+    def preview(t: Training) -> None:
+        if t.rank == 0:
+            x = drawn(torch.arange(50) % max(1, subject.classes))
+            pictures.save(run / "samples" / f"step-{t.step:06d}.png", x, columns=10)
 
-    run: RunPath
-    """Directory of the run."""
-    n: int = 64
-    """Samples."""
-    label: int | None = None
-    """Class of all samples; by default the classes take turns."""
-    guidance: float | None = None
-    """Classifier-free guidance; by default that of the run."""
-    seed: int = 0
-    device: str = "auto"
-    place: Place = field(default_factory=Place)
-    out: Path | None = None
-    """Where to write, without suffix; by default sample-seed-SEED in the run."""
+    trainer, averaged = fit(
+        config, run, task, loader(config, training), network="denoiser",
+        facts=asdict(subject), layers=summary(denoiser, torch.zeros(1, *subject.shape), torch.ones(1)),
+       
+        preview=preview, ema=power(config.optim.ema), validation=Loader(held_out, min(512, len(held_out))),
+    )  # fmt: skip
+    if trainer.rank:
+        return
+    labels = y if subject.classes else None
+    reference = quality.Reference.of(training, held_out)
+    back = reference.measure("training data given back", stage.reconstruct(training[: len(held_out)][0]))
+    best = back.figures["frechet"].figure()
 
-    def __post_init__(self):
-        if self.n < 1:
-            raise ValueError(f"--n must be at least 1 sample, got {self.n}")
+    def measure(x: Tensor) -> dict[str, Any]:
+        drawn = reference.measure("samples", x, labels)
+        return quality.tabulate([drawn, reference.training_data(), reference.gaussian(), back])
+
+    with averaged():
+        finish_run(config, run, lambda: drawn(y), len(y), measure, labels=labels)
+    Run(run).write("first_stage.json", {"frechet of training data given back": best, "of": str(stage.run.path)})
+    print(
+        f"no samples can be expected nearer than the first stage gives training data back: frechet {quality.text(best)}"
+    )
 
 
 def sample(config: SampleLatentDiffusion) -> None:
-    run = Run.open(config.run)
-    trained = read(run, TrainLatentDiffusion, "latent-diffusion train")
-    stage, of = replace(trained, machine=Machine(config.device)).first(), Model.load(run)
-    labels = asked(config.label, config.n, of.classes)
-    denoiser = of.denoiser(trained.network, str(trained.objective.view))
-    step, _ = weights(run, "latent-diffusion train", config.device, denoiser)
-    sampler = Sampler(guidance=config.guidance).over(trained.sampler).completed(group="")
-    sampler.check(of.classes, "")
-    with metered(config.place, config.n) as cost, torch.no_grad():
-        x = draw(sampler, denoiser, stage, of, config.n, labels, config.seed)
-    write(run, step, config, x, labels, cost)
+    trained = TrainedLatentDiffusion.open(config.run, config.device)
+    labels = requested_labels(config.label, config.n, trained.classes)
+    sampler = Sampler(guidance=config.guidance).over(trained.config.sampler).completed(group="")
+    sampler.check(trained.classes, "")
+    write_pictures(config, trained, labels, lambda: trained.sample(config.n, labels, seed=config.seed, sampler=sampler))

@@ -1,17 +1,16 @@
-"""The flags of `gen llm pretrain`: the network, how it is trained, on what."""
+"""The flags of the `gen llm` commands."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gen_apps.energy import Place
-from gen_apps.identity import Machine, placed
-from gen_apps.llm.corpus import DESCRIPTIONS
+from gen_apps.command import Measures, Optim, RunPath, TrainCommand
 from gen_apps.options import Count, Number
-from gen_core.schedule import Schedule, inverse_sqrt, warmup_cosine, wsd
-from gen_transformer import Config, Tokenizer, dial
+
+DESCRIPTIONS = "descriptions"  # the TEXT that scikit-learn carries
+Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT ...")]
 
 
 @dataclass(frozen=True)
@@ -46,26 +45,16 @@ class Network:
     recompute: bool = False
     """Compute blocks twice instead of keeping what the backward pass needs."""
 
-    def made(self, vocab: int) -> Config:
-        """With a vocabulary of `vocab` tokens."""
-        layers, dim = self.layers or self.depth or 4, self.dim or (64 * self.depth if self.depth else 128)
-        heads = self.heads or (self.depth or 4)
-        return Config(
-            vocab, dim, layers, heads, self.kv_heads, context=self.context, mlp=self.mlp, norm=self.norm, pos=self.pos,
-            qk_norm=self.qk_norm, tie=self.tie, zero_init=self.zero_init, window=self.window, softcap=self.softcap,
-            dropout=self.dropout,
-        )  # fmt: skip
-
 
 @dataclass(frozen=True)
-class Optim:
-    """How it is trained. Flags that are not given follow --network.depth, or are those of 768,000 tokens."""
+class PretrainOptim(Optim):
+    """Optimisation. Flags that are not given follow --network.depth, or are those of 768,000 tokens."""
 
-    steps: Count = None
+    steps: Count = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Updates (1000)."""
-    batch_size: Count = None
+    batch_size: Count = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Rows of --network.context tokens per update, over all processes (12)."""
-    lr: Number = None
+    lr: Number = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Peak rate of AdamW, for tables, head, gains and biases (0.01)."""
     muon: float = 0.02
     """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
@@ -78,8 +67,6 @@ class Optim:
     """Share of the steps in which the rate rises."""
     cooldown: float = 0.95
     """Share of the steps in which wsd falls."""
-    clip: float | None = 1.0
-    """Largest norm of a gradient."""
     smoothing: float = 0.0
     """Share of each target spread over the vocabulary."""
     z: float = 0.0
@@ -94,22 +81,14 @@ class Optim:
         if not 0 <= self.warmup + self.cooldown <= 1:
             raise ValueError(f"--optim.warmup and --optim.cooldown are shares of the steps, got {self}")
 
-    def factor(self) -> Schedule:
-        """Of the rates, by step."""
-        steps = self.steps or 1000
-        warmup = min(max(1, round(self.warmup * steps)), steps)
-        if self.schedule == "noam":
-            return inverse_sqrt(warmup)
-        if self.schedule == "cosine":
-            return warmup_cosine(warmup, steps)
-        return wsd(warmup, steps, min(round(self.cooldown * steps), steps - warmup))
-
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(TrainCommand):
     """Train a language model on text, say what it predicts of text it never saw, and let it write."""
 
-    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT ...")] = (DESCRIPTIONS,)
+    command: ClassVar[str] = "llm pretrain"
+
+    data: Texts = (DESCRIPTIONS,)
     """Files or folders of text (.txt, .md, .jsonl), or what `gen llm data` wrote; by default some English that
     scikit-learn carries. Several are mixed."""
     ratios: tuple[float, ...] = ()
@@ -125,16 +104,8 @@ class Pretrain:
     mask."""
     prompt: str | None = None
     """What the samples begin with; by default a line end, or the first token if the text has no lines."""
-    out: Path | None = None
-    """Directory to write; by default runs/llm-TEXT, and a hash of the flags if any differ from the defaults.
-    The same command again continues the same run."""
-    resume: Path | None = None
-    """Continue this run with its own configuration."""
-    seed: int = 0
     network: Network = field(default_factory=Network)
-    optim: Optim = field(default_factory=Optim)
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
+    optim: PretrainOptim = field(default_factory=PretrainOptim)
 
     def __post_init__(self):
         if not self.data:
@@ -143,34 +114,187 @@ class Pretrain:
             raise ValueError(f"--ratios gives {len(self.ratios)} shares for {len(self.data)} TEXTs; give one for each")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
-        self.network.made(vocab=1)  # what cannot be is told before the text is read
 
-    def placed(self) -> tuple["Pretrain", Path]:
-        return placed(self, "llm pretrain")
-
-    def completed(self, tok: Tokenizer) -> "Pretrain":
-        """With batch, steps and rate in place of None, as the size of the network wants them, and a prompt.
-
-        Raises:
-            ValueError: for a prompt that is empty or that the tokeniser does not know.
-        """
-        optim, context = self.optim, self.network.context
-        if self.network.depth:
-            by = dial(self.network.made(len(tok)))
-            usual = {"steps": by.steps, "batch_size": max(1, by.batch // context), "lr": by.lr}
-        else:
-            usual = {"steps": 1000, "batch_size": 12, "lr": 0.01}
-        missing = {name: value for name, value in usual.items() if getattr(optim, name) is None}
-        prompt = opening(tok) if self.prompt is None else self.prompt
-        if not tok.encode(prompt):
-            raise ValueError("--prompt is empty; samples begin with one token at least")
-        return replace(self, optim=replace(optim, **missing), prompt=prompt)
+    def data_name(self) -> str:
+        return "-".join(Path(text).stem for text in self.data)
 
 
-def opening(tok: Tokenizer) -> str:
-    """A line end, or the first token of a tokeniser of characters that has none."""
-    try:
-        tok.encode("\n")
-    except ValueError:
-        return tok.decode([0])
-    return "\n"
+@dataclass(frozen=True)
+class TuneOptim(Optim):
+    """Optimisation."""
+
+    steps: int = 300
+    """Updates."""
+    batch_size: int = 16
+    """Rows of packed chats per update, over all processes."""
+    lr: float = 1e-3
+    """Peak rate of AdamW, for tables, head, gains and biases: it rises over a twentieth of the steps, and falls to 0 in
+    the last half."""
+    muon: float = 0.005
+    """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
+
+
+@dataclass(frozen=True)
+class Tune(TrainCommand):
+    """Teach a trained model to answer: chats in, only what the assistant says is learned."""
+
+    command: ClassVar[str] = "llm tune"
+    named_by: ClassVar[tuple[str, ...]] = ("base", "data")
+
+    base: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")] = ""
+    """A run of gen llm pretrain or tune, or a Hugging Face directory with its tokeniser."""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHATS")] = ""
+    """A .jsonl file with a chat a line: {"messages": [{"role": "user", "content": "..."}, ...]}."""
+    freeze: bool = False
+    """Train only the tables, the head and the last norm; the blocks stay as they are."""
+    held_out: float = 0.1
+    """Share of the chats that is not trained on."""
+    optim: TuneOptim = field(default_factory=TuneOptim)
+
+    def __post_init__(self):
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
+
+    def data_name(self) -> str:
+        return Path(self.data).stem
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 0.8
+    """0 takes the likeliest."""
+    top_k: int = 0
+    """Of the k likeliest tokens; 0 for all."""
+    top_p: float = 1.0
+    """Of the likeliest tokens whose probabilities reach p."""
+    min_p: float = 0.0
+    """Of tokens at least so probable, relative to the likeliest."""
+    repetition: float = 1.0
+    """Divides the logits of tokens that were there already."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Go on with a prompt, several times; the same seed gives the same texts, however many are asked for."""
+
+    run: RunPath
+    """A run of gen llm, or a Hugging Face directory of a decoder."""
+    prompt: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")] = "\n"
+    """What to go on with."""
+    n: int = 1
+    """Texts."""
+    tokens: int = 0
+    """New tokens of each, at most; 0 fills the context."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a text."""
+    draft: Path | None = None
+    """A smaller model with the same tokeniser that guesses ahead: the same distribution, in less time."""
+    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    device: str = "auto"
+
+    def __post_init__(self):
+        if self.n < 1 or self.tokens < 0:
+            raise ValueError(f"--n and --tokens count, got {self.n} and {self.tokens}")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Talk with a tuned model: a line is a turn, an empty one or Ctrl-D ends the talk."""
+
+    run: RunPath
+    """A run of gen llm tune, or a Hugging Face directory with the same control tokens."""
+    system: str = ""
+    """What stands before the talk."""
+    tokens: int = 0
+    """Of an answer, at most; 0 fills the context."""
+    seed: int = 0
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Evaluate(Measures):
+    """Bits per byte and perplexity of texts; answers to multiple choice; lm-eval's tasks."""
+
+    run: RunPath
+    """A run of gen llm, or a Hugging Face directory of a decoder."""
+    texts: Texts = ()
+    """Files or folders of text."""
+    stride: int = 0
+    """Tokens by which the window moves on; 0 is half of the context. Fewer see more, and cost more."""
+    choices: Path | None = None
+    """A .jsonl file with a question a line: {"context": "2 + 2 =", "choices": [" 4", " 5"], "answer": 0}."""
+    tasks: tuple[str, ...] = ()
+    """Names of lm-eval's tasks (pip install lm-eval)."""
+    limit: int | None = None
+    """Examples of each task."""
+    encoding: str = "utf-8"
+    device: str = "auto"
+
+    def __post_init__(self):
+        if not (self.texts or self.choices or self.tasks):
+            raise ValueError("give TEXT, --choices or --tasks")
+
+
+@dataclass(frozen=True)
+class LearnTokenizer(Measures):
+    """Learn byte pairs from text; print what each TEXT costs with them."""
+
+    data: Texts = (DESCRIPTIONS,)
+    """Files or folders of text; the last tenth of each is only measured."""
+    vocab: int = 4096
+    """Tokens, the 256 bytes and the control tokens included; 0 makes every character a token."""
+    encoding: str = "utf-8"
+    out: Path = Path("runs/tokenizer")
+    """Folder to write: tokenizer.json, which transformers reads too."""
+
+
+@dataclass(frozen=True)
+class WriteData:
+    """Filter and deduplicate text by documents, count what was left out and why, and write it as tokens."""
+
+    data: Texts
+    """Files or folders of text. Each becomes a folder of tokens, to be mixed by gen llm pretrain."""
+    tokenizer: str = "bpe:4096"
+    """characters, bpe:SIZE, or a folder with a tokenizer.json."""
+    encoding: str = "utf-8"
+    language: tuple[str, ...] = ()
+    """Keep only these languages (en, fr, de, es, it, pt, nl), by their frequent words; by default all."""
+    quality: bool = False
+    """Apply Gopher's rules of quality and repetition, with the stop words of the document's language, and take out
+    navigation lines as RefinedWeb does."""
+    dedup: bool = False
+    """Leave out near copies but the first: MinHash in 14 bands of 8, which finds a pair of Jaccard similarity 0.8 with
+    a probability of 92 %."""
+    cut: int = 0
+    """Take out runs of so many tokens that stood before in the same TEXT, such as notices; 50 is usual, 0 none."""
+    against: tuple[str, ...] = ()
+    """Texts of an evaluation: a document with 13 words in a row of theirs is left out."""
+    held_out: float = 0.1
+    """Share at the end of each TEXT that is not trained on."""
+    out: Path = Path("runs/data")
+    """Folder to write, with one folder for each TEXT."""
+
+    def __post_init__(self):
+        if not self.data:
+            raise ValueError("give at least one TEXT")
+        if self.cut < 0:
+            raise ValueError(f"--cut is a number of tokens, 0 for none, got {self.cut}")
+
+
+@dataclass(frozen=True)
+class Scaling(Measures):
+    """Fit L = E + A / N^alpha + B / D^beta to runs, with bootstrap intervals, and spend a budget best."""
+
+    data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN|CSV ...")]
+    """Runs of gen llm pretrain, or .csv files with columns N (parameters), D (tokens) and loss; six runs at least."""
+    budget: tuple[float, ...] = ()
+    """FLOP to spend; by default 10 and 100 times those of the largest run."""
+    bootstrap: int = 200
+    """Fits to resampled runs, for the intervals."""
+    seed: int = 0
+    out: Path = Path("scaling.png")
+    """Picture to write."""

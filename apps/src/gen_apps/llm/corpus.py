@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from gen_apps.llm.config import DESCRIPTIONS
 from gen_core import Run
 from gen_transformer import Corpus, Tokenizer, characters, read, train_bpe, write_shard
 from gen_transformer.chat import CHATML
 
-DESCRIPTIONS = "descriptions"
 END = "<|end|>"
 CONTROLS = (END, *CHATML.controls)
 USUAL = {"tokenizer": "characters", "held_out": 0.1, "encoding": "utf-8"}

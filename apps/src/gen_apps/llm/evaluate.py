@@ -1,69 +1,64 @@
 """`gen llm eval`: what a model makes of texts it is given, of questions, of lm-eval's tasks."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import rich
-from rich.table import Table
 
 from gen_apps.llm import corpus, trained
-from gen_apps.llm.prepare import Texts
-from gen_apps.llm.say import RunPath
-from gen_transformer import fertility, multiple_choice, score
+from gen_apps.llm.config import Evaluate
+from gen_apps.llm.scoring import scored
+from gen_apps.results import Row, figure, table, text, write_results
+from gen_core.intervals import proportion
+from gen_transformer import Tokenizer, Transformer, fertility, multiple_choice
 from gen_transformer.data import json_lines
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Bits per byte and perplexity of texts; answers to multiple choice; lm-eval's tasks."""
-
-    run: RunPath
-    """A run of gen llm, or a Hugging Face directory of a decoder."""
-    texts: Texts = ()
-    """Files or folders of text."""
-    stride: int = 0
-    """Tokens by which the window moves on; 0 is half of the context. Fewer see more, and cost more."""
-    choices: Path | None = None
-    """A .jsonl file with a question a line: {"context": "2 + 2 =", "choices": [" 4", " 5"], "answer": 0}."""
-    tasks: tuple[str, ...] = ()
-    """Names of lm-eval's tasks (pip install lm-eval)."""
-    limit: int | None = None
-    """Examples of each task."""
-    encoding: str = "utf-8"
-    device: str = "auto"
-
-    def __post_init__(self):
-        if not (self.texts or self.choices or self.tasks):
-            raise ValueError("give TEXT, --choices or --tasks")
 
 
 def evaluate(config: Evaluate) -> None:
     model, tok = trained.load(config.run, config.device)
     ends = trained.ends(config.run, tok)
+    rows = []
     if config.texts:
-        table = Table("text", "bits per byte", "bits per character", "perplexity", "tokens", "tokens per word")
-        for name, text in zip(corpus.names(config.texts), config.texts, strict=True):
-            found = corpus.documents(text, config.encoding)
-            s = score(model, tok, found, bos=tok.bos, stride=config.stride or max(1, model.config.context // 2))
-            whole = "".join(found)
-            per_character = s.bits_per_byte * len(whole.encode()) / len(whole)
-            table.add_row(
-                name, f"{s.bits_per_byte:.4f}", f"{per_character:.4f}", f"{s.perplexity:.3f}",
-                f"{s.tokens:,}", f"{fertility(tok, whole):.3f}",
-            )  # fmt: skip
-        rich.print(table)
+        stride = config.stride or max(1, model.config.context // 2)
+        for name, source in zip(corpus.names(config.texts), config.texts, strict=True):
+            rows.append({"name": name, **read(model, tok, corpus.documents(source, config.encoding), stride)})
+        rich.print(table("text", rows, digits=5))
     if config.choices:
-        asked = questions(config.choices)
-        right = multiple_choice(model, tok, asked, bos=tok.bos, empty=next(iter(ends), None))
-        spread = 1.96 * math.sqrt(right.plain * (1 - right.plain) / len(asked))
+        rows.append({"name": str(config.choices), **answered(config.choices, model, tok, ends)})
+        right = rows[-1]
         print(
-            f"{config.choices}: {right.plain:.3f} +- {spread:.3f} right of {len(asked)} by likelihood, "
-            f"{right.normalised:.3f} by likelihood per character"
+            f"{config.choices}: {text(right['accuracy'])} right of {right['accuracy']['n']} by likelihood, "
+            f"{text(right['accuracy by character'])} by likelihood per character"
         )
     if config.tasks:
-        run_tasks(config, model, tok, ends)
+        for row in run_tasks(config, model, tok, ends):
+            rows.append(row)
+            print(f"{row['name']}: " + ", ".join(f"{k} {text(v, 4)}" for k, v in row.items() if k != "name"))
+    write_results(config.json, "llm eval", config, rows)
+
+
+def read(model: Transformer, tok: Tokenizer, texts: Sequence[str], stride: int) -> Row:
+    """The figures of the documents of a TEXT."""
+    total, costs = scored(model, tok, texts, bos=tok.bos, stride=stride)
+    nats = costs["nats per token"]
+    ends = [math.exp(end) for end in nats.get("interval", ())] or None
+    perplexity = figure(math.exp(nats["value"]), interval=ends, n=nats["n"])
+    return {
+        **costs,
+        "perplexity": perplexity,
+        "tokens": total.tokens,
+        "tokens per word": fertility(tok, "".join(texts)),
+    }
+
+
+def answered(file: Path, model: Transformer, tok: Tokenizer, ends: list[int]) -> Row:
+    """The shares of the questions of a file that are answered rightly."""
+    asked = questions(file)
+    right = multiple_choice(model, tok, asked, bos=tok.bos, empty=next(iter(ends), None))
+    shares = {"accuracy": right.plain, "accuracy by character": right.normalised}
+    return {name: proportion(share, len(asked)).figure() for name, share in shares.items()}
 
 
 def questions(file: Path) -> list[tuple[str, list[str], int]]:
@@ -77,8 +72,8 @@ def questions(file: Path) -> list[tuple[str, list[str], int]]:
     return found
 
 
-def run_tasks(config: Evaluate, model, tok, ends: list[int]) -> None:
-    """Drive the model by lm-eval."""
+def run_tasks(config: Evaluate, model: Transformer, tok: Tokenizer, ends: list[int]) -> list[Row]:
+    """The figures of lm-eval's tasks, with the normal interval of the standard errors that it gives."""
     try:
         import lm_eval  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -87,5 +82,21 @@ def run_tasks(config: Evaluate, model, tok, ends: list[int]) -> None:
 
     lm = harness(model, tok, bos=tok.bos, empty=next(iter(ends), None), end=ends)
     found = cast(Any, lm_eval).simple_evaluate(lm, tasks=list(config.tasks), limit=config.limit)
-    for task, values in found["results"].items():
-        print(f"{task}: " + ", ".join(f"{name} {v:.4f}" for name, v in values.items() if isinstance(v, float)))
+    return [{"name": task, **_figures(values)} for task, values in found["results"].items()]
+
+
+def _figures(values: Mapping[str, Any]) -> Row:
+    """The numbers of a task by "metric,filter", each with the interval of "metric_stderr,filter".
+
+    >>> _figures({"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1})
+    {'acc': {'value': 0.5, 'interval': [0.304, 0.696]}}
+    """
+    row = {}
+    for key, value in values.items():
+        metric, _, kind = key.partition(",")
+        if not isinstance(value, float) or metric.endswith("_stderr"):
+            continue
+        error = values.get(f"{metric}_stderr,{kind}")
+        ends = [value - 1.96 * error, value + 1.96 * error] if isinstance(error, float) else None
+        row[metric if kind in ("", "none") else f"{metric}, {kind}"] = figure(value, interval=ends)
+    return row

@@ -2,17 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import rich
-import tyro
-from rich.table import Table
 
 from gen_apps.llm import corpus
+from gen_apps.llm.config import LearnTokenizer, WriteData
+from gen_apps.results import Row, table, write_results
 from gen_transformer import Tokenizer, bytes_per_token, fertility
 from gen_transformer.clean import Document, by_stop_words, clean, correcting, in_language, on_text
 from gen_transformer.dedup import (
@@ -26,71 +24,30 @@ from gen_transformer.dedup import (
 )
 from gen_transformer.quality import gopher_quality, gopher_repetition, refinedweb_lines
 
-Texts = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT ...")]
-
-
-@dataclass(frozen=True)
-class LearnTokenizer:
-    """Learn byte pairs from text; print what each TEXT costs with them."""
-
-    data: Texts = (corpus.DESCRIPTIONS,)
-    """Files or folders of text; the last tenth of each is only measured."""
-    vocab: int = 4096
-    """Tokens, the 256 bytes and the control tokens included; 0 makes every character a token."""
-    encoding: str = "utf-8"
-    out: Path = Path("runs/tokenizer")
-    """Folder to write: tokenizer.json, which transformers reads too."""
-
 
 def tokenizer(config: LearnTokenizer) -> None:
     named = zip(corpus.names(config.data), config.data, strict=True)
     sources = [corpus.split(name, corpus.documents(text, config.encoding), 0.1) for name, text in named]
     tok = corpus.learned(f"bpe:{config.vocab}" if config.vocab else "characters", *corpus.pooled(sources))
     tok.save(config.out)
-    rich.print(cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources}))
+    rows = cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources})
+    rich.print(table("held-out text", rows, digits=4))
+    write_results(config.json, "llm tokenizer", config, rows)
     print(f"{config.out / 'tokenizer.json'}: {len(tok):,} tokens")
 
 
-def cost(tok: Tokenizer, texts: dict[str, str]) -> Table:
-    """What held-out texts cost."""
-    table = Table("held-out text", "words", "tokens", "tokens per word", "bytes per token")
-    for name, text in texts.items():
-        row = len(text.split()), len(tok.encode(text)), fertility(tok, text), bytes_per_token(tok, text)
-        table.add_row(name, f"{row[0]:,}", f"{row[1]:,}", f"{row[2]:.3f}", f"{row[3]:.3f}")
-    return table
-
-
-@dataclass(frozen=True)
-class WriteData:
-    """Filter and deduplicate text by documents, count what was left out and why, and write it as tokens."""
-
-    data: Texts
-    """Files or folders of text. Each becomes a folder of tokens, to be mixed by gen llm pretrain."""
-    tokenizer: str = "bpe:4096"
-    """characters, bpe:SIZE, or a folder with a tokenizer.json."""
-    encoding: str = "utf-8"
-    language: tuple[str, ...] = ()
-    """Keep only these languages (en, fr, de, es, it, pt, nl), by their frequent words; by default all."""
-    quality: bool = False
-    """Apply Gopher's rules of quality and repetition, with the stop words of the document's language, and take out
-    navigation lines as RefinedWeb does."""
-    dedup: bool = False
-    """Leave out near copies but the first: MinHash in 14 bands of 8, which finds a pair of Jaccard similarity 0.8 with
-    a probability of 92 %."""
-    cut: int = 0
-    """Take out runs of so many tokens that stood before in the same TEXT, such as notices; 50 is usual, 0 none."""
-    against: tuple[str, ...] = ()
-    """Texts of an evaluation: a document with 13 words in a row of theirs is left out."""
-    held_out: float = 0.1
-    """Share at the end of each TEXT that is not trained on."""
-    out: Path = Path("runs/data")
-    """Folder to write, with one folder for each TEXT."""
-
-    def __post_init__(self):
-        if not self.data:
-            raise ValueError("give at least one TEXT")
-        if self.cut < 0:
-            raise ValueError(f"--cut is a number of tokens, 0 for none, got {self.cut}")
+def cost(tok: Tokenizer, texts: dict[str, str]) -> list[Row]:
+    """What held-out texts cost, a row for each: exact counts, and their ratios."""
+    return [
+        {
+            "name": name,
+            "words": len(text.split()),
+            "tokens": len(tok.encode(text)),
+            "tokens per word": fertility(tok, text),
+            "bytes per token": bytes_per_token(tok, text),
+        }
+        for name, text in texts.items()
+    ]
 
 
 def data(config: WriteData) -> None:
@@ -109,7 +66,8 @@ def data(config: WriteData) -> None:
         sources = [without_repeats(source, tok, config.cut) for source in sources]
     for source in sources:
         corpus.write(config.out / source.name, tok, source)
-    rich.print(cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources}))
+    rows = cost(tok, {source.name: "\n\n".join(source.held_out) for source in sources})
+    rich.print(table("held-out text", rows, digits=4))
     print(f"train on it: gen llm pretrain {' '.join(str(config.out / source.name) for source in sources)}")
 
 

@@ -2,33 +2,18 @@
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 
+from gen_apps.llm.config import Scaling
+from gen_apps.results import Row, figure, text, write_results
 from gen_core.runtime import generator
 from gen_transformer.scaling import Law, fit
 
 COLUMNS = ("N", "D", "loss")
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Fit L = E + A / N^alpha + B / D^beta to runs, with bootstrap intervals, and spend a budget best."""
-
-    data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN|CSV ...")]
-    """Runs of gen llm pretrain, or .csv files with columns N (parameters), D (tokens) and loss; six runs at least."""
-    budget: tuple[float, ...] = ()
-    """FLOP to spend; by default 10 and 100 times those of the largest run."""
-    bootstrap: int = 200
-    """Fits to resampled runs, for the intervals."""
-    seed: int = 0
-    out: Path = Path("scaling.png")
-    """Picture to write."""
+LETTERS = ("E", "A", "B", "alpha", "beta")
 
 
 def scaling(config: Scaling) -> None:
@@ -36,21 +21,39 @@ def scaling(config: Scaling) -> None:
     N, D, loss = points.T
     law = fit(N, D, loss, bootstrap=config.bootstrap, generator=generator(config.seed, "bootstrap"))
     residual = (law.predict(N, D) / loss - 1).abs().max()
+    rows: list[Row] = [
+        {"name": name, "value": _figure(law, lambda one, n=name: getattr(one, n), len(points))} for name in LETTERS
+    ]
     print(f"L = {law.E:.4g} + {law.A:.4g} / N^{law.alpha:.4g} + {law.B:.4g} / D^{law.beta:.4g}")
-    for name in ("E", "A", "B", "alpha", "beta"):
-        low, high = law.interval(lambda one, name=name: getattr(one, name))
-        print(f"  {name:6} {getattr(law, name):12.5g}   95 % {low:.4g} to {high:.4g}")
+    for row in rows:
+        print(f"  {row['name']:6} {text(row['value'], 4)}")
     print(f"{len(points)} runs, the farthest {100 * residual:.2g} % from the law")
     largest = (6 * N * D).max().item()
     for budget in config.budget or (10 * largest, 100 * largest):
-        n, d = law.optimal(budget)
-        low, high = law.interval(lambda one, budget=budget: one.optimal(budget)[0])
+        rows.append(spent(law, budget, len(points)))
+        n, d, loss = (rows[-1][name] for name in ("parameters", "tokens", "loss"))
         print(
-            f"{budget:.3g} FLOP: {n:.3g} parameters ({low:.3g} to {high:.3g}) on {d:.3g} tokens, "
-            f"{d / n:.1f} a parameter: loss {law.predict(n, d):.4f}"
+            f"{budget:.3g} FLOP: {text(n)} parameters on {text(d)} tokens, {d['value'] / n['value']:.1f} a parameter: "
+            f"loss {text(loss, 5)}"
         )
+    write_results(config.json, "llm scaling", config, rows)
     draw(law, points, config.out)
     print(config.out)
+
+
+def spent(law: Law, budget: float, runs: int) -> Row:
+    """What a budget buys: the best size and number of tokens, and the loss that the law gives them."""
+    buys = {
+        "parameters": (lambda one: one.optimal(budget)[0], ""),
+        "tokens": (lambda one: one.optimal(budget)[1], ""),
+        "loss": (lambda one: one.predict(*one.optimal(budget)), "nats"),
+    }
+    return {"name": f"{budget:.3g} FLOP"} | {name: _figure(law, of, runs, unit) for name, (of, unit) in buys.items()}
+
+
+def _figure(law: Law, of: Callable[[Law], float], runs: int, unit: str = "") -> Row:
+    """Anything that is computed from a law, with its bootstrap interval."""
+    return figure(of(law), interval=law.interval(of), n=runs, unit=unit)
 
 
 def read(path: Path) -> list[Sequence[float]]:

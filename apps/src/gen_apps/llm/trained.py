@@ -1,17 +1,48 @@
 """A language model as it is used: from a run of ours or a Hugging Face directory, with its tokeniser."""
 
-import json
+from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 
+import gen_transformer
+from gen_apps.llm.config import Pretrain, Tune
 from gen_apps.llm.corpus import END
-from gen_core.checkpoint import load_tensors, sound
-from gen_core.config import from_dict
+from gen_apps.opening import Trained
 from gen_core.runtime import generator, select_device
-from gen_transformer import Config, Tokenizer, Transformer, complete, hf, sampler
+from gen_transformer import Tokenizer, Transformer, complete, hf, sampler
 from gen_transformer.sampling import known
+
+
+class TrainedLM(Trained[Pretrain]):
+    """generate(prompt, tokens, seed=...), and `tokenizer`; `network` gives hidden states, its `logits` their logits."""
+
+    kind = Pretrain
+    open_network = staticmethod(gen_transformer.load)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.run.path)
+
+    def groups(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """None: texts are no points.
+
+        Raises:
+            ValueError: always, and says so.
+        """
+        raise ValueError(
+            f"{self.run.path} is a language model, which has texts and no points to draw; read them in texts"
+        )
+
+    def generate(self, prompt: str = "\n", tokens: int = 200, *, seed: int = 0, temperature: float = 0.8) -> str:
+        """The prompt and the text that continues it."""
+        return sample(self.network, self.tokenizer, prompt, tokens, seed, temperature)
+
+
+class TunedLM(TrainedLM):
+    """A language model that was tuned on chats, with the methods of `TrainedLM`."""
+
+    kind = Tune
 
 
 def load(path: Path, device: str = "auto", *, dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
@@ -24,20 +55,11 @@ def load(path: Path, device: str = "auto", *, dtype: torch.dtype | None = None) 
         FileNotFoundError: where there is neither.
         ValueError: for a run that is no language model's, or a directory whose model is no decoder.
     """
-    where = select_device(device)
-    tok = Tokenizer.load(path)
-    if (path / "model.json").is_file():
-        model = Transformer(from_dict(Config, json.loads((path / "model.json").read_text())))
-        newest = sound(path, "task.safetensors")
-        if newest is None:
-            raise FileNotFoundError(f"{path} has no checkpoint yet; train it first: gen llm pretrain --resume {path}")
-        state = load_tensors(newest / "task.safetensors")
-        model.load_state_dict({name.removeprefix("model."): x for name, x in state.items()})
-    else:
-        model = hf.load(path, dtype=dtype)
+    tok, is_run = Tokenizer.load(path), (path / "model.json").is_file()
+    model = gen_transformer.load(path) if is_run else hf.load(path, dtype=dtype)
     if not (isinstance(model, Transformer) and model.config.causal):
         raise ValueError(f"{path} holds a {type(model).__name__} that does not write; give a decoder, such as GPT-2's")
-    return cast(Transformer, model.to(where).eval()), tok
+    return model.to(select_device(device)).eval(), tok
 
 
 def ends(path: Path, tok: Tokenizer) -> list[int]:
@@ -46,8 +68,8 @@ def ends(path: Path, tok: Tokenizer) -> list[int]:
     return [*theirs, *([tok.specials[END]] if END in tok.specials else [])]
 
 
-def keep(run: Path, tok: Tokenizer, model: Transformer, *, end: str, template: str = "") -> None:
-    """The whole as a Hugging Face directory, where a family has such a model.
+def export(run: Path, tok: Tokenizer, model: Transformer, *, end: str, template: str = "") -> None:
+    """Write the model as a Hugging Face directory, where a family has such a model.
 
     Args:
         end: the control token that generation stops at.

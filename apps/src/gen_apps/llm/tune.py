@@ -1,20 +1,18 @@
 """`gen llm tune`: a trained model learns to answer."""
 
-import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
-from gen_apps.energy import Place
-from gen_apps.identity import Machine, identity
 from gen_apps.llm import trained
+from gen_apps.llm.config import Tune
 from gen_apps.llm.speed import Speed
-from gen_apps.loop import loop
-from gen_core import Arrays, Loader, Run, report, seed_all
+from gen_apps.results import figure
+from gen_apps.training import conclude, fit
+from gen_core import Arrays, Loader, Training, seed_all
 from gen_core.schedule import wsd
+from gen_core.summary import summary
 from gen_transformer import CHATML, LMTask, Tokenizer, Transformer, complete, flops_per_token, greedy, pack
 from gen_transformer.chat import batch
 from gen_transformer.data import json_lines
@@ -23,51 +21,11 @@ from gen_transformer.sampling import known
 Chat = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class TuneOptim:
-    """How it is trained."""
-
-    steps: int = 300
-    """Updates."""
-    batch_size: int = 16
-    """Rows of packed chats per update, over all processes."""
-    lr: float = 1e-3
-    """Peak rate of AdamW, for tables, head, gains and biases."""
-    muon: float = 0.005
-    """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
-    clip: float | None = 1.0
-    """Largest norm of a gradient."""
-
-
-@dataclass(frozen=True)
-class Tune:
-    """Teach a trained model to answer: chats in, only what the assistant says is learned."""
-
-    base: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """A run of gen llm pretrain or tune, or a Hugging Face directory with its tokeniser."""
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHATS")]
-    """A .jsonl file with a chat a line: {"messages": [{"role": "user", "content": "..."}, ...]}."""
-    freeze: bool = False
-    """Train only the tables, the head and the last norm; the blocks stay as they are."""
-    held_out: float = 0.1
-    """Share of the chats that is not trained on."""
-    out: Path | None = None
-    """Directory to write; by default runs/llm-CHATS. The same command again continues the same run."""
-    seed: int = 0
-    optim: TuneOptim = field(default_factory=TuneOptim)
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
-    resume: Annotated[None, tyro.conf.Suppress] = None
-
-    def __post_init__(self):
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
-
-
-def tune(config: Tune) -> None:
-    run = config.out or Path("runs") / f"llm-{Path(config.data).stem}"
-    model, tok = trained.load(config.base, "cpu", dtype=torch.float32)
-    _need_controls(tok, config.base)
+def tune(config: Tune, run: Path) -> None:
+    if not (config.base and config.data):
+        raise ValueError("RUN and CHATS are missing: give a trained model and a .jsonl file with a chat a line")
+    model, tok = trained.load(Path(config.base), "cpu", dtype=torch.float32)
+    _need_controls(tok, Path(config.base))
     chats = read_chats(Path(config.data))
     count = min(max(1, round(len(chats) * config.held_out)), len(chats) - 1)
     training, held = (rows(part, tok, model.config.context) for part in (chats[:-count], chats[-count:]))
@@ -75,37 +33,33 @@ def tune(config: Tune) -> None:
     o = config.optim
     if config.freeze:
         model.blocks.requires_grad_(False)
-    task = LMTask(model, lr=o.lr, muon=None if config.freeze else o.muon or None, weight_decay=0.0)
+    task = LMTask(model, lr=o.lr, muon=None if config.freeze else o.muon or None, weight_decay=o.weight_decay)
     context = model.config.context
     look = Speed(
         min(o.batch_size, len(training)) * context, flops_per_token(model.config, context), max(1, o.steps // 20)
     )
     first = next(chat for chat in chats[-count:] if CHATML.learnt(chat))
 
-    def answer(t: Any) -> None:
+    def preview(t: Training) -> None:
         if t.rank == 0:
             trained.write(run, f"step {t.step:06d}", said(model, tok, first))
 
-    def begin() -> None:
-        record = Run.create(run, identity(config))
-        tok.save(run)
-        record.write("model.json", asdict(model.config))
-
-    loader = Loader(training, min(o.batch_size, len(training)), seed=config.seed)
     validation = Loader(held, min(16, len(held)), shuffle=False)
-    trainer = loop(
-        config, run, task, loader, None, answer, begin=begin, go_on="the same command goes on",
-        validation=validation, clip=o.clip,
-        schedule=wsd(max(1, o.steps // 20), o.steps, o.steps // 2), more=[look],
+    trainer, _ = fit(
+        config, run, task, Loader(training, min(o.batch_size, len(training)), seed=config.seed), network="model",
+        facts={}, layers=summary(model, torch.zeros(1, context, dtype=torch.long)), preview=preview,
+        validation=validation, schedule=lambda steps: wsd(max(1, steps // 20), steps, steps // 2), callbacks=[look],
+        files=tok.save,
     )  # fmt: skip
     loss = trainer.evaluate(validation)["loss"]  # on all processes, which share the rows
     if trainer.rank == 0:
-        trained.keep(run, tok, model, end=CHATML.controls[-1], template=CHATML.to_jinja())
-        spent = json.loads((run / "energy.json").read_text())
+        trained.export(run, tok, model, end=CHATML.controls[-1], template=CHATML.to_jinja())
         print(f"{said(model, tok, first)}\n")
         print(f"{loss:.4f} nats per token that the assistant says in {count} held-out chats")
-        print(f"training: energy {spent['energy']}; carbon {spent['carbon']}")
-        print(f"talk with it: gen llm chat {run}; report {report.build(run)}")
+        row = {"name": "held-out chats", "n": count, "nats per token": figure(loss, n=count, unit="nats")}
+        notes = ["Nats per token of what the assistant says in held-out chats."]
+        table = {"columns": ["nats per token"], "rows": [row], "notes": notes}
+        conclude(config, run, table, f"talk with it: gen llm chat {run}")
 
 
 def read_chats(file: Path) -> list[Chat]:

@@ -1,24 +1,12 @@
-"""The flags of `gen trajectory train`, the run that they name, and the network that they describe."""
+"""The flags of the `gen trajectory` commands."""
 
-import json
 import math
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
-import torch
-
-from gen_apps.diffusion.config import Optim
-from gen_apps.energy import Place
-from gen_apps.identity import Machine, directory
-from gen_apps.options import flag
-from gen_core import Run
-from gen_core.config import from_dict, to_dict
-from gen_diffusion.denoise import Preconditioned
-from gen_diffusion.director import Director
-from gen_diffusion.text import Texted, TextEncoder, Words
-
-CAPTION = 64  # tokens of the longest caption, and features of a token
+from gen_apps.command import SampleCommand, TrainCommand
+from gen_apps.diffusion.config import DiffusionOptim
+from gen_apps.options import Count, Number, flag, given
 
 
 @dataclass(frozen=True)
@@ -38,11 +26,6 @@ class Network:
     def __post_init__(self):
         if min(self.width, self.depth, self.heads, self.patch) < 1:
             raise ValueError(f"--network.width, depth, heads and patch must be at least 1, got {self}")
-        with torch.device("meta"):
-            self.net()
-
-    def net(self) -> Director:
-        return Director(**asdict(self), context_dim=CAPTION)
 
 
 @dataclass(frozen=True)
@@ -67,24 +50,21 @@ def in_range(group: str, steps: int | None, guidance: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainTrajectory(TrainCommand):
     """Train DIRECTOR on drawn trajectories, sample it by new captions, tag the samples, write a report."""
 
-    out: Path | None = None
-    """Directory to write; by default runs/trajectory, and a hash of the flags if any differ from the defaults.
-    The same command again continues the same run."""
+    command: ClassVar[str] = "trajectory train"
+    named_by: ClassVar[tuple[str, ...]] = ()
+
     trajectories: int = 16_384
     """Trajectories to train on, of one to four motions each."""
     frames: int = 300
     """Of a trajectory, at 25 a second: at least 60, and a multiple of the patch."""
     samples: int = 256
     """Samples that are measured, each for a caption of its own."""
-    seed: int = 0
     network: Network = field(default_factory=Network)
-    optim: Optim = field(default_factory=lambda: Optim(steps=1500, lr=2e-3))
+    optim: DiffusionOptim = field(default_factory=lambda: DiffusionOptim(lr=2e-3))
     sampler: Sampler = field(default_factory=Sampler)
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
 
     def __post_init__(self):
         if self.frames < 60 or self.frames % self.network.patch:
@@ -94,39 +74,24 @@ class Train:
         if self.trajectories < self.optim.batch_size:
             raise ValueError(f"--trajectories must fill a batch of {self.optim.batch_size}, got {self.trajectories}")
 
-    def identity(self) -> "Train":
-        """What a run's config.json holds: everything that decides its result, nothing about where it ran."""
-        return replace(self, out=None, machine=Machine(), place=Place())
-
-    def directory(self) -> Path:
-        return self.out or directory("trajectory", to_dict(self.identity()), to_dict(Train()))
-
-
-def read(run: Run) -> Train:
-    """The configuration of a run.
-
-    Raises:
-        ValueError: for a run of another command.
-    """
-    try:
-        return from_dict(Train, run.config())
-    except ValueError as error:
-        raise ValueError(f"{run.path} is no run of gen trajectory train: {error}") from None
-
 
 @dataclass(frozen=True)
-class Model:
-    """What a trained denoiser is of, beside its configuration."""
+class SampleTrajectory(SampleCommand):
+    """Draw trajectories that do what a prompt says: a picture, and an .npz file with the arrays features and poses."""
 
-    words: Words
-    sigma_data: float
-    """Root mean square of the training data."""
+    prompt: str = "the camera pushes in, then trucks left"
+    """Motions, joined by "and" within a segment and by "then" between segments."""
+    n: int = 3
+    """Samples."""
+    steps: Count = None
+    """Noise levels, as in the run by default; each costs four network evaluations."""
+    guidance: Number = None
+    """Classifier-free guidance, as in the run by default: 0 ignores the prompt, more keeps closer to it."""
 
-    def denoiser(self, network: Network) -> Preconditioned:
-        return Preconditioned(
-            Texted(network.net(), TextEncoder(self.words.size, CAPTION, length=CAPTION)), self.sigma_data
-        )
+    def __post_init__(self):
+        super().__post_init__()
+        in_range("", self.steps, self.guidance)
 
-    @classmethod
-    def load(cls, run: Run) -> "Model":
-        return from_dict(cls, json.loads((run.path / "model.json").read_text()))
+    def sampler(self, trained: Sampler) -> Sampler:
+        """The run's own, but for what is given."""
+        return replace(trained, **{k: v for k, v in given(self).items() if k in ("steps", "guidance")})

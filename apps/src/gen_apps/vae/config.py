@@ -1,46 +1,14 @@
-"""The flags of `gen vae train`, and the model that they and the data make."""
+"""The flags of the `gen vae` commands."""
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import ClassVar, Literal
 
-import torch
+from gen_apps.command import Measures, RunPath, SampleClasses, TrainOnData
 
-from gen_apps.data import Source
-from gen_apps.energy import Place
-from gen_apps.identity import Machine
-from gen_apps.options import Table, choice
-from gen_apps.training import Optim, Subject, need_square
-from gen_core import Arrays
-from gen_latent import (
-    MLP,
-    VAE,
-    Bernoulli,
-    Categorical,
-    ConvDecoder,
-    ConvEncoder,
-    Flow,
-    Gaussian,
-    LogisticMixture,
-    Mixture,
-    Standard,
-    Vamp,
-)
-
-LIKELIHOODS: Table = {  # what makes the likelihood of a subject with so many values; numbers per coordinate
-    "logistic-mixture": (lambda levels: partial(LogisticMixture, levels=levels, components=3), {"numbers": 9}),
-    "categorical": (lambda levels: partial(Categorical, levels=levels), {"numbers": None}),
-    "gaussian": (lambda levels: Gaussian(0.3), {"numbers": 1}),
-    "bernoulli": (lambda levels: Bernoulli, {"numbers": 1}),
-}
-PRIORS: Table = {  # what makes the prior of d latents, of an encoder and some data
-    "standard": (lambda d, encoder, x: Standard(d), {}),
-    "mixture": (lambda d, encoder, x: Mixture(d, 30), {}),
-    "vamp": (lambda d, encoder, x: Vamp(encoder, x[:30]), {}),
-    "flow": (lambda d, encoder, x: Flow(d), {}),
-}
+Likelihood = Literal["logistic-mixture", "categorical", "gaussian", "bernoulli"]
+Prior = Literal["standard", "mixture", "vamp", "flow"]
 
 
 @dataclass(frozen=True)
@@ -62,37 +30,20 @@ class Network:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--network.dropout must lie in [0, 1), got {self.dropout}")
 
-    def pair(self, shape: tuple[int, ...], latents: int, out: int, classes: int) -> tuple[Any, Any]:
-        """An encoder to 2 `latents` numbers, and a decoder to `out` numbers per coordinate."""
-        small = len(shape) == 1 or shape[1] != shape[2] or shape[1] <= 8
-        if (self.kind or ("mlp" if small else "conv")) == "mlp":
-            hidden, full = [self.width] * self.depth, (out * shape[0], *shape[1:])
-            how: Any = {"dropout": self.dropout, "classes": classes}
-            return MLP(shape, *hidden, 2 * latents, **how), MLP(latents, *hidden, full, **how)
-        if len(shape) == 1:
-            raise ValueError("--network.kind conv is not for points; leave it out")
-        need_square("--network.kind conv", shape)
-        c, size, width = shape[0], shape[1], max(8, self.width // 10 // 8 * 8)
-        how = {"width": width, "classes": classes}
-        return ConvEncoder(c, size, 2 * latents, **how), ConvDecoder(out * c, size, latents, **how)
-
 
 @dataclass(frozen=True)
-class TrainVAE(Source):
+class TrainVAE(TrainOnData):
     """Train a variational auto-encoder, draw samples, measure them against held-out data, write a report."""
 
-    out: Path | None = None
-    """Directory to write; by default runs/vae-DATA, and a hash of the flags if any differ from the defaults.
-    The same command again continues the same run."""
-    resume: Path | None = None
-    """Continue this run with its own configuration."""
+    command: ClassVar[str] = "vae train"
+
     binarise: bool = False
     """Make every value 0 or 1, by its sign in [-1, 1]."""
     latents: int = 16
     """Dimensions of the latent."""
-    likelihood: Annotated[str | None, choice(LIKELIHOODS)] = None
+    likelihood: Likelihood | None = None
     """logistic-mixture for pictures, gaussian (its deviation learned) for points, bernoulli for --binarise."""
-    prior: Annotated[str, choice(PRIORS)] = "standard"
+    prior: Prior = "standard"
     """Of the latents while training. Samples are drawn from a mixture that is fitted to the codes afterwards."""
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
     """The bound that is maximised."""
@@ -106,11 +57,7 @@ class TrainVAE(Source):
     """Give encoder and decoder the class."""
     components: int = 30
     """Of the mixture that is fitted to the codes."""
-    seed: int = 0
     network: Network = field(default_factory=Network)
-    optim: Optim = field(default_factory=Optim)
-    machine: Machine = field(default_factory=Machine)
-    place: Place = field(default_factory=Place)
 
     def __post_init__(self):
         super().__post_init__()
@@ -120,46 +67,59 @@ class TrainVAE(Source):
         for name in ("latents", "k", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
-        for name, table in (("likelihood", LIKELIHOODS), ("prior", PRIORS)):
-            if (value := getattr(self, name)) is not None and value not in table:
-                raise ValueError(f"--{name} must be one of {', '.join(table)}, got {value}")
         if self.likelihood == "bernoulli" and not self.binarise:
             raise ValueError(
                 "--likelihood bernoulli is of 0s and 1s; add --binarise to make the data so, or choose "
                 "logistic-mixture for grey levels, or gaussian"
             )
 
-    def halves(self) -> tuple[Arrays, Arrays, Subject]:
-        """Training data, held-out data, and what they are of."""
-        train, test = self.load()
-        subject = Subject.of(self.data, self.size, train)
-        if self.binarise:
-            train, test = (_binary(part) for part in (train, test))
-            subject = Subject(subject.shape, subject.classes, 2)
-        if self.conditional:
-            subject.need_classes(self.data)
-        return train, test, subject
 
-    def model(self, subject: Subject, x: torch.Tensor | None = None) -> VAE:
-        """Untrained; `x` are data that a prior may begin from."""
-        usual = "bernoulli" if self.binarise else "gaussian" if subject.levels is None else "logistic-mixture"
-        chosen = self.likelihood or usual
-        make, how = LIKELIHOODS[chosen]
-        if chosen in ("logistic-mixture", "categorical") and (self.binarise or subject.levels is None):
-            raise ValueError(
-                f"--likelihood {chosen} is of grey levels from -1 to 1, which {self.data} has not; use {usual}"
-            )
-        classes = subject.classes if self.conditional else 0
-        encoder, decoder = self.network.pair(
-            subject.shape, self.latents, how["numbers"] or subject.levels or 0, classes
-        )
-        x = torch.zeros(30, *subject.shape) if x is None else x
-        if classes and self.prior == "vamp":
-            raise ValueError("--prior vamp is not for a conditional model, whose encoder needs labels; use mixture")
-        prior = PRIORS[self.prior][0](self.latents, encoder, x)
-        return VAE(encoder, decoder, latents=self.latents, prior=prior, likelihood=make(subject.levels))
+@dataclass(frozen=True)
+class SampleVAE(SampleClasses):
+    """Draw samples of a trained run: a picture, and an .npz file with the arrays x and label."""
+
+    prior: Literal["aggregate", "own"] = "aggregate"
+    """Latents of the mixture that was fitted to the codes, or of the prior in training."""
+    mean: bool = False
+    """Show the likelihood's mean instead of a draw of it: smoother than any data."""
 
 
-def _binary(part: Arrays) -> Arrays:
-    x, *rest = part[:]
-    return Arrays((x > 0).float(), *rest, classes=part.classes, content=part.content)
+@dataclass(frozen=True)
+class InterpolateVAE(Measures):
+    """Walk between the codes of held-out samples: a picture with a path in each row, its ends reconstructions."""
+
+    run: RunPath
+    """Directory of the run."""
+    n: int = 8
+    """Paths."""
+    steps: int = 10
+    """Points of a path, its ends included."""
+    kind: Literal["slerp", "lerp"] = "slerp"
+    """slerp keeps the norm of the codes, lerp shrinks it on the way."""
+    seed: int = 0
+    """Of the choice of ends."""
+    device: str = "auto"
+    out: Path | None = None
+    """Picture to write; by default interpolation.png in the run."""
+
+    def __post_init__(self):
+        if self.n < 1 or self.steps < 3:
+            raise ValueError(f"--n must be at least 1 path and --steps 3, got {self.n} and {self.steps}")
+
+
+@dataclass(frozen=True)
+class NLLVAE(Measures):
+    """Bound ln p(x) of held-out data: the ELBO, and the importance-weighted bound of many draws."""
+
+    run: RunPath
+    """Directory of the run."""
+    k: int = 5000
+    """Draws of the latents per sample."""
+    n: int = 297
+    """Held-out samples, at most."""
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self):
+        if self.k < 1 or self.n < 2:
+            raise ValueError(f"--k must be at least 1 draw and --n 2 samples, got {self.k} and {self.n}")

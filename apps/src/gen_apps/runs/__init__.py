@@ -1,0 +1,1 @@
+"""`gen report`, `gen summary` and `gen embed`: a run, looked at."""
