@@ -8,22 +8,31 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tyro
 
-from gen_apps.__main__ import COMMANDS
+from gen_apps.__main__ import COMMANDS, find
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), ROOT / "apps" / "README.md"]
-ELSEWHERE = {"pytest", "torchrun", "accelerate", "python", "pip"}  # .ci/run, apps/tests and benchmarks run these
+ELSEWHERE = {
+    "pytest",
+    "torchrun",
+    "accelerate",
+    "python",
+    "pip",
+    "apt-get",
+    "gen-green",
+}  # .ci/run, apps/tests and benchmarks run these
 
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.S | re.M)
 
 
-def commands() -> list[str]:
-    lines = [
-        line.split("#")[0].strip() for path in READMES for block in blocks(path, "bash") for line in block.splitlines()
-    ]
+def commands(*languages: str) -> list[str]:
+    """The commands in blocks of `bash`, which run as they are, or also of `sh`, which need files of the reader's."""
+    found = [block for path in READMES for language in languages or ("bash",) for block in blocks(path, language)]
+    lines = [line.split("#")[0].strip() for block in found for line in block.replace("\\\n", " ").splitlines()]
     return list(dict.fromkeys(part.strip() for line in lines for part in line.split("&&") if part.strip()))
 
 
@@ -47,24 +56,28 @@ def test_python_in_a_readme_runs(path, tmp_path, monkeypatch):
 
 def test_every_command_of_a_readme_is_known():
     """Of ours; launchers, pip, pytest and benchmarks are run elsewhere, not as written."""
-    for command in commands():
+    for command in commands("bash", "sh"):
         program, *rest = words(command)
-        if program == "gen":
-            flags = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
-            known = any(" ".join(rest[:n]) in COMMANDS for n in (1, 2)) or rest[:flags] == [] or rest[0] == "green"
-            assert known, f"{command} is no command"
-        else:
+        if program != "gen":
             assert program in ELSEWHERE, f"no test runs {command}"
+        elif rest[0] != "green" and not rest[0].startswith("-"):
+            name = next((name for n in (2, 1) if (name := " ".join(rest[:n])) in COMMANDS), None)
+            assert name is not None, f"{command} is no command"
+            rest = re.sub(r"--config \S+", "", " ".join(rest)).split() if "--config" in rest else rest
+            tyro.cli(find(COMMANDS[name][0]), args=rest[len(name.split()) :], config=(tyro.conf.CascadeSubcommandArgs,))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_gen_command_of_the_readme_runs_as_written(tmp_path):
     """In an empty directory, in their order, through uv; the first one draws digits as good as the README says."""
     env = os.environ | {"UV_PROJECT": str(ROOT), "UV_NO_SYNC": "1"}
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
     for command in commands():
         if words(command)[0] == "gen":
-            done = subprocess.run(shlex.split(command), cwd=tmp_path, env=env, capture_output=True, text=True)
+            done = subprocess.run(
+                shlex.split(command), cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
             assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     run = tmp_path / "runs" / "diffusion-digits"
     assert (run / "report.html").is_file()

@@ -6,7 +6,8 @@
 The contestants of a row take turns, a block of steps of each at a time, on the CPU with one thread. Times are the
 process's own CPU seconds, which a busy machine does not stretch as it does the clock's; a ratio is the median over
 rounds of ours / the other's. A row is a function that returns blocks of steps by name, ours first. The contestants of
-a VAE's row begin with the same weights, and their first losses are checked to be equal.
+a VAE's row begin with the same weights, and their first losses are checked to be equal. "The task, bare" has the same
+losses and optimisers as ours, so ours / it is what the Trainer adds; with a DataLoader, what its peers' loader costs.
 
 On two busy cores, ours / by hand 1.06 (gan_points), 1.01 (gan_pictures), 1.09 (vae_bits), 1.03 (vae_pictures); ours /
 pythae 0.1.2's .82 and .99.
@@ -17,15 +18,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from gen_core import Arrays, Loader, Trainer
+from gen_core import Arrays, Loader, Step, Trainer
 from gen_core.runtime import seed_all
 from gen_latent import (
     MLP,
@@ -91,7 +93,9 @@ def game(players: Callable[[], tuple[nn.Module, nn.Module]], x: torch.Tensor, ba
     seed_all(0)
     g, d = players()
     ours = trained(GANTask(*players(), latents=latents, r1=1.0, r2=1.0), Loader(Arrays(x), batch))
-    return {"GANTask": ours, "by hand": by_hand(g, d, x, batch, latents)}
+    alone = lambda batches: task_alone(GANTask(*players(), latents=latents, r1=1.0, r2=1.0), batches(x, batch))
+    blocks = {"GANTask": ours, "by hand": by_hand(g, d, x, batch, latents)}
+    return blocks | {"the task, bare": alone(drawn), "the task, bare + DataLoader": alone(loaded)}
 
 
 def gan_pictures() -> Blocks:
@@ -179,7 +183,7 @@ def bound(networks: Callable[[], tuple[nn.Module, nn.Module]], x: Tensor, batch:
     """Minus the ELBO of one draw: ours, by hand and in pythae."""
     seed_all(0)
     encoder, decoder = networks()
-    likelihood = Bernoulli if binary else Gaussian(1.0, learn=False)
+    likelihood = lambda: Bernoulli if binary else Gaussian(1.0, learn=False)
     again = lambda: (deepcopy(encoder), deepcopy(decoder))
     hand, loss = bound_by_hand(*again(), x, batch, latents, binary)
     others: dict[str, tuple[Block, Callable[[Tensor], Tensor]]] = {}
@@ -187,14 +191,17 @@ def bound(networks: Callable[[], tuple[nn.Module, nn.Module]], x: Tensor, batch:
     others["by hand"] = hand, lambda x: loss(x, noise)
     if importlib.util.find_spec("pythae"):
         others["pythae"] = in_pythae(*again(), x, batch, latents, binary)
-    task = VAETask(VAE(encoder, decoder, latents=latents, likelihood=likelihood), lr=1e-3)
+    task = VAETask(VAE(encoder, decoder, latents=latents, likelihood=likelihood()), lr=1e-3)
     ours = task.loss(x[:batch], noise[:, None]).item()
     constant = 0.0 if binary else x[0].numel() / 2 * LOG_2PI  # of the Gaussian, which the others leave out
     for name, (_, first) in others.items():
         torch.manual_seed(5)
         apart = abs(first(x[:batch]).item() + constant - ours) / abs(ours)
         assert apart < 1e-5, f"the first loss of {name} differs from ours by {apart:.1e}"
-    return {"VAETask": trained(task, Loader(Arrays(x), batch))} | {name: block for name, (block, _) in others.items()}
+    blocks = {"VAETask": trained(task, Loader(Arrays(x), batch))} | {name: block for name, (block, _) in others.items()}
+    fresh = lambda: VAETask(VAE(*again(), latents=latents, likelihood=likelihood()), lr=1e-3)
+    alone = lambda batches: task_alone(fresh(), batches(x, batch))
+    return blocks | {"the task, bare": alone(drawn), "the task, bare + DataLoader": alone(loaded)}
 
 
 def vae_bits() -> Blocks:
@@ -207,6 +214,42 @@ def vae_pictures() -> Blocks:
     """Convolutions on pictures of 32 x 32, Gaussian of deviation 1."""
     networks = lambda: (ConvEncoder(3, 32, 64, 16), ConvDecoder(3, 32, 32, 16))
     return bound(networks, torch.rand(320, 3, 32, 32), 32, 32, binary=False)
+
+
+def drawn(x: Tensor, batch: int) -> Iterator[tuple[Tensor, ...]]:
+    """Batches as the loops by hand take them."""
+    while True:
+        yield (x[torch.randint(len(x), (batch,))],)
+
+
+def loaded(x: Tensor, batch: int) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of PyTorch's DataLoader."""
+    loader = DataLoader(TensorDataset(x), batch, shuffle=True, drop_last=True)
+    while True:
+        yield from loader
+
+
+def task_alone(task: Any, batches: Iterator[tuple[Tensor, ...]]) -> Block:
+    """The task's own step and optimisers in a bare loop: ours / it is what the Trainer adds."""
+    optimizers = task.optimizers()
+
+    class Alone(Step):
+        step, rank, world, micro_batch, device = 0, 0, 1, None, torch.device("cpu")
+        randn, rand, randn_like = staticmethod(torch.randn), staticmethod(torch.rand), staticmethod(torch.randn_like)
+
+        def minimize(self, optimizer: str, loss: Any, *batch: Any, weight: Any = None) -> Tensor:
+            optimizers[optimizer].zero_grad()
+            value = loss(*batch)
+            value.backward()
+            optimizers[optimizer].step()
+            return value
+
+    def block(steps: int) -> None:
+        t = Alone()
+        for t.step in range(steps):
+            task.step(next(batches), t)
+
+    return block
 
 
 # row -> (its contestants, steps of a block): many, so that what `fit` does once a call weighs nothing
