@@ -156,7 +156,7 @@ def test_runs_are_listed_newest_first_and_compared(vae_run, gan_run, tmp_path, c
         shutil.copytree(path, tmp_path / path.parent.name / path.name)
     gen(f"runs {tmp_path} --json {tmp_path / 'runs.json'}")
     rows = json.loads((tmp_path / "runs.json").read_text())["rows"]
-    assert {row["command"] for row in rows} == {"TrainVAE", "TrainGAN"}
+    assert {row["command"] for row in rows} == {"vae train", "gan train"}
     assert [(row["steps"], row["requested"]) for row in rows] == [(6, 6)] * 2
     assert all(row["frechet"]["value"] > 0 for row in rows) and "frechet" in capsys.readouterr().out
     one, two = (row["name"] for row in rows)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def shown(row: Row) -> Row:
 
 def find_runs(directory: Path) -> Iterator[Run]:
     """The runs below a directory, those inside of other runs included."""
-    return (Run(file.parent) for file in directory.rglob("config.json") if "checkpoints" not in file.parts)
+    return (Run(file.parent) for file in directory.rglob("config.json") if '"$"' in file.read_text(encoding="utf-8"))
 
 
 def written(run: Run) -> float:
@@ -51,7 +51,7 @@ def describe(run: Run) -> Row:
     total = (config.get("optim") or {}).get("steps") or config.get("steps")
     row = {
         "name": str(run.path),
-        "command": str(config.get("$", "?")),
+        "command": command_of(config),
         "data": data if isinstance(data, str) else " ".join(data),
         "steps": done,
         "requested": total,
@@ -60,6 +60,15 @@ def describe(run: Run) -> Row:
         **main_figure(run),
     }
     return {name: entry for name, entry in row.items() if entry not in ("", None)}
+
+
+def command_of(config: Mapping[str, Any]) -> str:
+    """The words of the command that a stored configuration is of, or the name of its class."""
+    from gen_apps.__main__ import COMMANDS
+
+    commands = {flags.split(":")[1]: name for name, (flags, _, _) in COMMANDS.items()}
+    kind = str(config["$"])
+    return commands.get(kind, kind)
 
 
 def figures(run: Run) -> dict[str, Any]:
