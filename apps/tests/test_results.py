@@ -129,3 +129,12 @@ def test_a_run_without_samples_is_said_how_to_end(runs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         gen(f"embed {tmp_path / 'cut'}")
     assert "continue it with: gen gan train --resume" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("kind", "coloured"), [("TrainVAE", True), ("TrainTrajectory", False)])
+def test_samples_without_classes_are_not_drawn_as_the_first_class(kind, coloured, runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("gen_core.embed.scatter", lambda z, labels, **how: drawn.append((labels, how["groups"])))
+    gen(f"embed {runs[kind]} --n 8 --out {tmp_path / 'map.png'}")
+    ((labels, groups),) = drawn
+    assert (labels is not None) == coloured and len(set(groups)) == 2

@@ -85,7 +85,7 @@ class Trained(Generic[Command]):
     @property
     def classes(self) -> int:
         """Number of classes that the model knows; 0 without."""
-        return self.facts["classes"]
+        return self.facts.get("classes", 0)
 
     def data(self) -> tuple[Arrays, Arrays]:
         """The training half and the held-out half of the run's data.
@@ -107,7 +107,7 @@ class Trained(Generic[Command]):
             raise TypeError(f"a run of gen {self.kind.command} has no DATA to load")
         return data.of(self.config)
 
-    def groups(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def groups(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Sets of points and their classes that `gen embed` draws together: held-out data, and the run's samples.
 
         Raises:
@@ -116,8 +116,8 @@ class Trained(Generic[Command]):
         x, y = self.data()[1][:]
         return {"data": (x, y), "samples": self._samples()}
 
-    def _samples(self) -> tuple[Tensor, Tensor]:
-        """The samples of samples.npz and their classes."""
+    def _samples(self) -> tuple[Tensor, Tensor | None]:
+        """The samples of samples.npz and their classes; None for a model that knows no classes."""
         file = self.run.path / "samples.npz"
         if not file.is_file():
             raise FileNotFoundError(
@@ -125,7 +125,7 @@ class Trained(Generic[Command]):
                 f"gen {self.kind.command} --resume {self.run.path}"
             )
         with np.load(file) as arrays:
-            return torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["label"])
+            return torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["label"]) if self.classes else None
 
     def conditions(self, labels: Tensor | None) -> dict[str, Tensor]:
         """Keyword arguments of the network for samples of these classes."""

@@ -115,3 +115,10 @@ def test_labels_that_were_asked_for_are_those_of_neighbours():
 def test_errors_name_value_rule_and_remedy(points, call, message):
     with pytest.raises(ValueError, match=message):
         call(points)
+
+
+def test_a_share_of_none_or_all_is_not_certain(points):
+    """Half samples do not differ there; of n = 120 trials without a success, Wilson's interval ends near 4 / n."""
+    found = points.measure("far away", 100 + normal(120, 2)).figures
+    assert found["precision"].value == 0 and 0.01 < found["precision"].high < 0.05
+    assert found["nearest-samples"].value == 1 and 0.95 < found["nearest-samples"].low < 0.99

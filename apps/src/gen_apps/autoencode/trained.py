@@ -44,7 +44,7 @@ class TrainedAutoEncoder(Trained[TrainAutoEncoder]):
         """decode(encode(x)), on the CPU."""
         return torch.cat([self.network(part.to(self.device)).cpu() for part in x.split(512)])
 
-    def groups(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def groups(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Codes of training data and of held-out data, by class: an auto-encoder has no samples."""
         parts = {"codes of training data": subset(self.data()[0])[:], "codes of held-out data": self.data()[1][:]}
         return {name: (self.encode(x), y) for name, (x, y) in parts.items()}

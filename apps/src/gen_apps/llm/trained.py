@@ -24,7 +24,7 @@ class TrainedLM(Trained[Pretrain]):
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.run.path)
 
-    def groups(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def groups(self) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
         """None: texts are no points.
 
         Raises:

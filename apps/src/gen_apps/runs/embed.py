@@ -23,14 +23,15 @@ def embed(config: Embed) -> None:
     for name, (values, label) in parts.items():
         chosen = torch.randperm(len(values), generator=generator(config.seed, name))[: config.n]
         x.append(values[chosen].flatten(1))
-        labels.append(label[chosen])
+        labels.append(None if label is None else label[chosen])
         groups += [name] * len(chosen)
-    points, label = torch.cat(x), torch.cat(labels)
+    points = torch.cat(x)
+    label = None if any(part is None for part in labels) else torch.cat(labels).tolist()  # None: coloured by group
     if config.method == "pca":
         z = maps.pca(points).z
     else:
         z = (maps.tsne if config.method == "tsne" else maps.umap)(points, seed=config.seed)
-    maps.scatter(z, label.tolist(), groups=groups if is_run else None, path=out)
+    maps.scatter(z, label, groups=groups if is_run else None, path=out)
     if is_run:
         pages.show(Run(config.source), out)
     k = min(12, (len(points) - 1) // 2)

@@ -26,13 +26,12 @@ class TrainedTrajectory(Trained[TrainTrajectory]):
     def words(self) -> Words:
         return from_dict(Words, self.facts["words"])
 
-    def groups(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def groups(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Features of held-out trajectories and of the samples for their captions; there are no classes."""
         held_out = draw_trajectories(
             self.config.samples, self.config.frames, generator=generator(self.config.seed, "held out")
         )
-        x = held_out.features
-        return {"drawn trajectories": (x, torch.zeros(len(x)).long()), "samples": self._samples()}
+        return {"drawn trajectories": (held_out.features, None), "samples": self._samples()}
 
     @torch.no_grad()
     def generate(

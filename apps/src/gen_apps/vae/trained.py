@@ -58,7 +58,7 @@ class TrainedVAE(Trained[TrainVAE]):
         prior.load_state_dict(tensors)
         return prior.to(self.device)
 
-    def groups(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def groups(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Held-out data and samples in the range of pictures, see `Trained.groups`."""
         x, y = self.data()[1][:]
         return {"data": (2 * x - 1 if self.config.binarise else x, y), "samples": self._samples()}

@@ -139,6 +139,8 @@ class Reference:
         halves = [[compared.figures(*half) for half in pair] for pair in self._halves(len(x))]
         differences = {c: [(one[c] - other[c]) / 2 for one, other in halves] for c in values}
         figures = {c: Estimate.of(v, differences[c], len(x), bounds=COLUMNS[c]) for c, v in values.items()}
+        ends = [c for c, v in values.items() if COLUMNS[c] == SHARE and v in SHARE]  # where half samples do not differ
+        figures |= {c: proportion(values[c], len(x)) for c in ends}
         if labels is not None and self.classify is not None:
             right = self.classify(self.test if own else x) == labels[: len(x)].cpu()
             figures["label"] = proportion(right.double().mean().item(), len(right))
