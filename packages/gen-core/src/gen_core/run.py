@@ -34,6 +34,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._locked = False
+        self._whole = False  # whether metrics.jsonl is known to end with a whole line
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -87,12 +88,13 @@ class Run:
         if "step" in metrics:
             raise ValueError(f"a metric cannot be named 'step', got {dict(metrics)}; rename it")
         line = json.dumps(to_json({"step": step} | {name: float(value) for name, value in metrics.items()}))
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "metrics.jsonl", "a+b") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # a crash tore the last line off
-                self.rewind(sys.maxsize)
-                return self.log(step, metrics)
+        if not self._whole:  # a crash may have torn the last line off
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.rewind(sys.maxsize)
+        self._whole = False
+        with open(self.path / "metrics.jsonl", "ab") as file:
             file.write(line.encode() + b"\n")
+        self._whole = True
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl as they were logged; a last line that a crash tore off is left out."""
