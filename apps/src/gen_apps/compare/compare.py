@@ -20,7 +20,7 @@ from gen_apps.compare.words import gaps, paragraph
 from gen_apps.energy import Place
 from gen_apps.results import write_results
 from gen_core import Run, quality
-from gen_core.quality import text
+from gen_core.scales import text
 
 
 def compare(config: Compare) -> None:

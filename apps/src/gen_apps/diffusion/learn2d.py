@@ -15,10 +15,11 @@ from gen_apps.diffusion import build, lesson
 from gen_apps.diffusion.config import Learn2d
 from gen_apps.diffusion.flags import Objective, Sampler
 from gen_apps.energy import metered
-from gen_apps.results import Row, figure, table, text, write_results
+from gen_apps.results import Row, figure, table, write_results
 from gen_core import EMA, Arrays, Loader, Progress, Trainer, generator, seed_all
 from gen_core.ema import power
 from gen_core.intervals import mean
+from gen_core.scales import text
 from gen_core.schedule import warmup_cosine
 from gen_diffusion import MLP, GaussianMixture, Preconditioned, grid_mixture, initial_noise, keyed
 from gen_diffusion.explain import evaluations, excess_loss, log_density_gap, trajectory

@@ -10,8 +10,9 @@ import rich
 from gen_apps.llm import corpus, trained
 from gen_apps.llm.config import Evaluate
 from gen_apps.llm.scoring import scored
-from gen_apps.results import Row, figure, table, text, write_results
+from gen_apps.results import Row, figure, table, write_results
 from gen_core.intervals import proportion
+from gen_core.scales import text
 from gen_transformer import Tokenizer, Transformer, fertility, multiple_choice
 from gen_transformer.data import json_lines
 

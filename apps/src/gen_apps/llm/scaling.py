@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from gen_apps.llm.config import Scaling
-from gen_apps.results import Row, figure, text, write_results
+from gen_apps.results import Row, figure, write_results
 from gen_core.runtime import generator
+from gen_core.scales import text
 from gen_transformer.scaling import Law, fit
 
 COLUMNS = ("N", "D", "loss")
