@@ -194,7 +194,7 @@ def finish_run(
 
 
 def training_cost(run: Path) -> dict[str, Any]:
-    """What training cost, in words, from energy.json as the meter or `finish_run` wrote it."""
+    """Cost of training, in words, from energy.json as the meter or `finish_run` wrote it."""
     cost = json.loads((run / "energy.json").read_text())
     return cost.get("training", cost)
 

@@ -57,7 +57,7 @@ def compare(config: Compare) -> None:
 
 
 def _spent(sampler: Sampled) -> dict[str, str]:
-    """What training cost, without where the figure comes from."""
+    """Cost of training, without the source of the figure."""
     return {k: str(sampler.training.get(k, "–")).split(" (")[0] for k in ("energy", "per sample", "carbon")}
 
 

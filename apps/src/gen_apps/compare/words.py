@@ -1,4 +1,4 @@
-"""What the table shows, in sentences that are made from its figures; every comparison has its interval."""
+"""The table in sentences, made from its figures; every comparison has its interval."""
 
 from collections.abc import Callable
 from typing import Any

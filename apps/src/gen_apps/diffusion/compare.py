@@ -77,7 +77,7 @@ def _planned(config: CompareSamplers, trained: TrainedDiffusion) -> Iterator[tup
 
 
 def _first(half: Arrays, n: int) -> Arrays:
-    """As many samples of all sets, so that their distances are biased alike."""
+    """The first `n` samples: as many of all sets, so that their distances are biased alike."""
     return Arrays(*half[torch.arange(min(n, len(half)))], classes=half.classes)
 
 

@@ -109,7 +109,7 @@ def _gap(exact: GaussianMixture | None, x: Tensor, seed: int) -> dict[str, Row]:
 def _figures(
     denoiser: Preconditioned, exact: GaussianMixture | None, x0: Tensor, config: Learn2d
 ) -> dict[str, Mapping[str, Any]]:
-    """How good a denoiser is, over the training levels: beside the exact one, or by its own loss."""
+    """Error of a denoiser over the training levels: beside the exact one, or by its own loss."""
     random = generator(config.seed, "views")
     z, noise = torch.randn(len(x0), generator=random), torch.randn(x0.shape, generator=random)
     task = build.task(LEVELS.completed(), denoiser, 0)

@@ -1,4 +1,4 @@
-"""`gen llm eval`: what a model makes of texts it is given, of questions, of lm-eval's tasks."""
+"""`gen llm eval`: figures of a model on texts, on multiple choice, on lm-eval's tasks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def answered(file: Path, model: Transformer, tok: Tokenizer, ends: list[int]) ->
 
 
 def questions(file: Path) -> list[tuple[str, list[str], int]]:
-    """Of a .jsonl file."""
+    """The questions of a .jsonl file: context, choices, index of the right one."""
     found = []
     for number, line in json_lines(file):
         try:

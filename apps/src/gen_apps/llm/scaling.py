@@ -43,7 +43,7 @@ def scaling(config: Scaling) -> None:
 
 
 def spent(law: Law, budget: float, runs: int) -> Row:
-    """What a budget buys: the best size and number of tokens, and the loss that the law gives them."""
+    """The best use of a budget: size and number of tokens, and the loss that the law gives them."""
     buys = {
         "parameters": (lambda one: one.optimal(budget)[0], ""),
         "tokens": (lambda one: one.optimal(budget)[1], ""),

@@ -205,7 +205,7 @@ def _show(hint: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """As it should stand in a sentence: a dataclass by its name."""
+    """A value for a sentence: a dataclass by its name."""
     if value is MISSING:
         return "(absent)"
     return str(value["$"]) if isinstance(value, Mapping) and "$" in value else repr(value)

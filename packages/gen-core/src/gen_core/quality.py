@@ -1,4 +1,4 @@
-"""How good samples are, each figure with its interval and beside honest bars.
+"""Quality of samples, each figure with its interval and beside honest bars.
 
     table = assess(samples, labels, train, test)         # of Arrays
     run.write("quality.json", table)                     # the report shows it
@@ -122,11 +122,11 @@ class Reference:
         return self._measure(name, flat(samples[: len(self.test)]), labels)
 
     def training_data(self) -> Measured:
-        """What as many real samples reach. They have no memorisation: they are their own nearest neighbours."""
+        """Figures of as many real samples. They have no memorisation: they are their own nearest neighbours."""
         return self._measure("training data", self.train[: len(self.test)], self.y_test, own=True)
 
     def gaussian(self) -> Measured:
-        """What independent pixels or coordinates of the right mean and variance reach."""
+        """Figures of independent pixels or coordinates of the right mean and variance."""
         noise = torch.randn(self.test.shape, generator=generator("quality", "gaussian"), dtype=torch.float64)
         name = "Gaussian per pixel" if self.pictures else "Gaussian per coordinate"
         return self._measure(name, noise * self.train.std(0) + self.train.mean(0), None)

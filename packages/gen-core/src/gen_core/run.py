@@ -1,4 +1,4 @@
-"""A run directory: what was asked, where it ran, what was measured.
+"""A run directory: configuration, environment, measurements.
 
     run = Run.create("runs/a", config)  # the same configuration again: the same run, to be continued
     run.log(step=10, metrics={"loss": 0.5})
@@ -140,7 +140,7 @@ class Run:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to repeat a run elsewhere: machine, versions, source, command line, start (UTC)."""
+    """Facts to repeat a run elsewhere: machine, versions, source, command line, start (UTC)."""
     import torch  # seconds, when nobody has imported it yet
 
     ours = {name.partition(".")[0].replace("_", "-") for name in sys.modules if name.startswith("gen_")}

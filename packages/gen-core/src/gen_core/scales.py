@@ -1,4 +1,4 @@
-"""What the figures of a run mean: which direction is better, which values are possible, and how they are printed.
+"""Scales of figures: which direction is better, which values are possible, and how they are printed.
 
 scale("val/recall")  # Scale(better="higher is better", low=0.0, high=1.0)
 """
@@ -13,7 +13,7 @@ __all__ = ["Scale", "scale", "text"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How to read a figure.
+    """Direction and range of a figure.
 
     Args:
         better: which values are better, in words; empty where that is not known.
