@@ -1,13 +1,18 @@
-"""DATA on the command line: digits, points:NAME, hub:NAME or a folder of pictures, in two parts: one is held out."""
+"""DATA on the command line: digits, a name of the catalogue, points:NAME, hub:NAME or a folder of pictures.
+
+It is in two parts, of which one is held out.
+"""
 
 import warnings
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
-from gen_apps.command import Source, TrainCommand, shape
+from gen_apps.command import NATIVE, Source, TrainCommand, shape
 from gen_core import Arrays, Loader, digits, folder, hub, split
+from gen_core.datasets import fashion_mnist, mnist_5k
 from gen_core.runtime import generator
 from gen_core.transforms import flip
 from gen_diffusion import grid, moons, rings, swiss_roll
@@ -71,7 +76,9 @@ def load(
     """(training part, held-out part of MEASURED samples at most), every number of them finite.
 
     Args:
-        size: of pictures, in pixels, or as "24x32"; 0 is 8 for digits and 32 otherwise.
+        name: as in `Source`.
+        size: of pictures, in pixels, or as "24x32"; 0 is their own for digits (8), fashion-mnist and mnist-5k (28), and
+            32 otherwise.
         channels, held_out: as in `Source`.
 
     Raises:
@@ -108,19 +115,16 @@ def batch_size(wanted: int, samples: int) -> int:
 def grey_levels(name: str, size: int | str) -> int | None:
     """Equally spaced values from -1 to 1 that a pixel can have; None for points, and for digits that were resized."""
     if name == "digits":
-        return 17 if shape(size, 8) == (8, 8) else None
+        return 17 if shape(size, NATIVE[name]) == (8, 8) else None
     return None if name.startswith("points:") else 256
 
 
 def _load(
     name: str, size: int | str, channels: Literal[1, 3, 4] | None, held_out: float | None
 ) -> tuple[Arrays, Arrays]:
-    if name == "digits":
-        pixels = shape(size, 8)
-        return (
-            _split(digits("all", pixels), held_out) if held_out else (digits("train", pixels), digits("test", pixels))
-        )
     kind, _, rest = name.partition(":")
+    if kind in NATIVE and name != "digits:" + rest:
+        return _named(kind, shape(size, NATIVE[kind]), rest or None, held_out)
     if kind == "points":
         if rest not in POINTS:
             raise ValueError(f"points:{rest} is not known; there are {', '.join('points:' + p for p in POINTS)}")
@@ -133,6 +137,15 @@ def _load(
     if len(data) < 2 * LEAST:
         raise ValueError(f"{name} holds {len(data)} pictures; training and measuring need at least {2 * LEAST}")
     return _split(data, held_out or min(0.5, MEASURED / len(data)))
+
+
+def _named(name: str, size: tuple[int, int], where: str | None, held_out: float | None) -> tuple[Arrays, Arrays]:
+    """A set with its published split, unless `held_out` gives another; a set without one is split by share."""
+    if name == "mnist-5k":
+        data = mnist_5k(size, folder=where)
+        return _split(data, held_out or MEASURED / len(data))
+    read = digits if name == "digits" else partial(fashion_mnist, folder=where)
+    return _split(read("all", size), held_out) if held_out else (read("train", size), read("test", size))
 
 
 def _split(data: Arrays, held_out: float) -> tuple[Arrays, Arrays]:

@@ -63,7 +63,7 @@ def decode(
         found = image.size
         if channels != 4 and (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = _fitted(image.convert(MODES[channels]), *size)
+        image = fitted(image.convert(MODES[channels]), *size)
     pixels = np.asarray(image)
     return found, pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -88,7 +88,7 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(scaled.astype(np.uint8))
 
 
-def _fitted(image: Any, height: int, width: int) -> Any:
+def fitted(image: Any, height: int, width: int) -> Any:
     """The largest central part of the shape height : width, resized to it."""
     from PIL import Image
 
