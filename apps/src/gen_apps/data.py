@@ -38,7 +38,7 @@ class Subject:
         return cls(tuple(training[:2][0].shape[1:]), len(training.classes), grey_levels(name, size))
 
     def need_square(self, flag: str) -> None:
-        """Refuse pictures of another shape for networks that halve them down to 4 x 4."""
+        """Refuse pictures of another shape for networks that halve them down to squares."""
         if self.shape[1] != self.shape[2]:
             raise ValueError(
                 f"{flag} is for square pictures, got {self.shape[2]}x{self.shape[1]}; use mlp or another --size"
