@@ -131,6 +131,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {  # words: (flags, function, summar
         "llm.scaling:scaling",
         "fit a scaling law to runs, with intervals, and spend a budget",
     ),
+    "data list": ("catalogue.config:ListData", "catalogue.listing:list_data", "list real data that packages carry"),
+    "data show": ("catalogue.config:ShowData", "catalogue.showing:show_data", "draw a sheet of a set of data"),
+    "data get": ("catalogue.config:GetData", "catalogue.getting:get_data", "install the packages of a set of data"),
     "compare": (
         "compare.config:Compare",
         "compare.compare:compare",

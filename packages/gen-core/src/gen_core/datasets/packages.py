@@ -23,10 +23,13 @@ class Package:
     folder: str
     """Its data: an absolute path for apt; for pip a path below site-packages that begins with the module."""
 
+    given: str = ""
+    """What the client is given, where that is more than the name."""
+
     @property
     def command(self) -> str:
         """The command that installs it."""
-        return f"apt-get install {self.name}" if self.client == "apt" else f"pip install {self.name}"
+        return f"{'apt-get' if self.client == 'apt' else 'pip'} install {self.given or self.name}"
 
     @property
     def root(self) -> Path | None:
