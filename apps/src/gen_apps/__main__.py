@@ -51,13 +51,18 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "llm eval": "llm.config:Evaluate llm.evaluate:evaluate",
         "llm scaling": "llm.config:Scaling llm.scaling:scaling",
     },
+    "Data": {
+        "data list": "catalogue.config:ListData catalogue.listing:list_data",
+        "data show": "catalogue.config:ShowData catalogue.showing:show_data",
+        "data get": "catalogue.config:GetData catalogue.getting:get_data",
+        "embed": "runs.config:Embed runs.embed:embed",
+    },
     "Runs": {
         "runs": "runs.config:ListRuns runs.table:list_runs",
         "runs compare": "runs.config:CompareRuns runs.compare:compare_runs",
         "runs check": "runs.config:CheckRun runs.check:check_run",
         "report": "runs.config:Report runs.page:report",
         "summary": "runs.config:Summary runs.page:summary",
-        "embed": "runs.config:Embed runs.embed:embed",
         "completion": "completion:Completion completion:completion",
     },
 }

@@ -39,7 +39,7 @@ from gen_core.runtime import generator
 from gen_diffusion.explain import Counted
 from gen_latent import nll
 
-SHARED = ("data", "size", "channels", "held_out", "flip", "seed", "machine", "place")
+SHARED = ("data", "size", "channels", "held_out", "classes", "flip", "seed", "machine", "place")
 
 
 @dataclass(frozen=True)
