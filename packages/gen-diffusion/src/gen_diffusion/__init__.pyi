@@ -36,6 +36,7 @@ from .mlp import MLP
 from .motion import Trajectories, draw_trajectories, motion_score
 from .networks import load
 from .noise import initial_noise, keyed
+from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
 from .points import grid, grid_mixture, moons, rings, swiss_roll
 from .sample import (
     Snapshot,
@@ -81,8 +82,12 @@ __all__ = [
     "DiT",
     "DiffusionTask",
     "Director",
+    "Gaussian",
     "GaussianMixture",
+    "Linear",
     "LogLikelihood",
+    "Observation",
+    "Poisson",
     "Preconditioned",
     "Scene",
     "Snapshot",
@@ -109,6 +114,7 @@ __all__ = [
     "cosine_betas",
     "ddim",
     "ddpm",
+    "decomposed",
     "denoising_loss",
     "dequantise",
     "discrete",
@@ -143,10 +149,12 @@ __all__ = [
     "log_likelihood",
     "log_normal",
     "masked_loss",
+    "matrix",
     "min_snr_weight",
     "moons",
     "motion_score",
     "noised",
+    "observe",
     "optimal_variance",
     "ot_pairing",
     "posterior_error",
