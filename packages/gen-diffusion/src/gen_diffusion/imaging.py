@@ -4,7 +4,7 @@
     A = channel_mean((3, 32, 32)), rec601((3, 32, 32))   # two greys: papers mean either by "colourisation"
     A = block_mean((3, 32, 32), 4), bicubic(...)         # two ways to shrink, both called "super-resolution"
     A = blur(gaussian_kernel(1.5), (3, 32, 32))          # or motion_kernel, or any kernel
-    A = mri(lines(32, 4), (1, 32, 32))                   # some frequencies of a real or a complex picture
+    A = mri(kspace_lines(32, 4), (1, 32, 32))                   # some frequencies of a real or a complex picture
     A = compressed_sensing((1, 8, 8), 20)                # random projections
 
 Those that are not linear, `phase_retrieval` and `clipping`, are plain functions of a batch.
@@ -160,7 +160,7 @@ def mri(mask: Bool[Tensor, "h w"], shape: Shape) -> Linear:
     """The frequencies where the mask is True, (2, m) real and imaginary parts, of an orthonormal Fourier transform.
 
     Args:
-        mask: of frequencies, with frequency 0 in the middle, at (h // 2, w // 2); `lines` makes one.
+        mask: of frequencies, with frequency 0 in the middle, at (h // 2, w // 2); `kspace_lines` makes one.
         shape: (1, h, w) for a real picture or (2, h, w) for the real and the imaginary part of a complex one.
     """
     if shape not in ((1, *mask.shape), (2, *mask.shape)):
@@ -195,7 +195,7 @@ def mri(mask: Bool[Tensor, "h w"], shape: Shape) -> Linear:
     return Linear(forward, adjoint, shape, (2, m), svd)
 
 
-def lines(size: int, acceleration: int, centre: float = 0.08, seed: int = 0) -> Bool[Tensor, "size size"]:
+def kspace_lines(size: int, acceleration: int, centre: float = 0.08, seed: int = 0) -> Bool[Tensor, "size size"]:
     """A mask of whole k-space lines: the middle ones, and others at random, in all a share of 1 / acceleration."""
     count, middle = max(1, round(size / acceleration)), max(1, round(centre * size))
     first = size // 2 - middle // 2

@@ -90,16 +90,16 @@ def pigdm(
     eta: float = 1.0,
     sigma_data: float = 1.0,
 ) -> Batch:
-    """The sampler `ddim(eta)` of the denoiser `given` y ([Song23] algorithm 1).
+    """The sampler `ddim(eta)` of the denoiser given y ([Song23] algorithm 1).
 
     Args:
         eta: share of fresh noise, from 0 to 1.
     """
     _checked(obs, x, sigmas)
-    return sample(given(denoiser, obs, sigma_data), x, sigmas, ddim(eta), generator=generator)
+    return sample(pigdm_denoiser(denoiser, obs, sigma_data), x, sigmas, ddim(eta), generator=generator)
 
 
-def given(denoiser: Denoiser, obs: Observation, sigma_data: float = 1.0) -> Denoiser:
+def pigdm_denoiser(denoiser: Denoiser, obs: Observation, sigma_data: float = 1.0) -> Denoiser:
     """E[x0 | x, y] if x0 given x were N(D(x), k I): a denoiser that any sampler runs ([Song23] eq. 7).
 
     k = sigma^2 sigma_data^2 / (sigma^2 + sigma_data^2) is exact for data N(m, sigma_data^2 I), and so is the result.
@@ -237,14 +237,14 @@ def mgdm(
     *,
     generator: Generators = None,
     repeats: int = 1,
-    gradients: int = 5,
-    denoising: int = 5,
-    rate: float = 0.3,
+    gradients: int = 10,
+    denoising: int = 10,
+    rate: float = 0.5,
 ) -> Batch:
     """Gibbs moves of (x0, x_s, x) for a level s below that of x, at each level in turn ([Janati25] algorithms 1 and 2).
 
     The likelihood is p(y | D(x_s)). Given x0 and x, x_s is drawn from a Gaussian that is fitted to it; given x_s, x0 by
-    the denoiser and x by noise. A level costs `gradients` calls with gradient and `denoising` without, `repeats` times.
+    the denoiser and x by noise. A move costs `gradients` calls with gradient and `denoising` without.
 
     Args:
         repeats: Gibbs moves at each level.
