@@ -41,7 +41,7 @@ from torch import Generator, Tensor
 from gen_diffusion.denoise import Denoiser
 from gen_diffusion.noise import randn_like
 from gen_diffusion.operators import SVD, Gaussian, Linear, Observation
-from gen_diffusion.sample import Step, ancestral, ddim, euler, sample
+from gen_diffusion.sample import Step, ancestral, ddim, decreasing, euler, sample
 from gen_diffusion.view import Level, column, spread
 
 Generators = Generator | Sequence[Generator] | None
@@ -140,7 +140,7 @@ def ddrm(
     """
     if fresh not in ("paper", "ddim") or not 0 <= eta <= 1:
         raise ValueError(f"fresh is 'paper' or 'ddim' and eta lies in [0, 1]; got {fresh!r} and {eta}")
-    svd, seen, c = _measured(obs, x, "ddrm")
+    svd, seen, c = _measured(obs, _checked(obs, x, sigmas), "ddrm")
     unseen = (_renewed if fresh == "paper" else ddim)(eta)
     first = float(sigmas[0])
     start = seen + ((first**2 - c**2).clamp_min(0).sqrt() / first) * svd.Vt(x)
@@ -172,13 +172,14 @@ def ddnm(
     is the weight of x0 in the step and tau its fresh noise, which is less by what y brought.
     """
     A, noise = _linear(obs, "ddnm")
+    _checked(obs, x, sigmas)
     if noise == 0:
 
         def consistent(x: Tensor, sigma: Any, **_: Any) -> Tensor:
             x0 = denoiser(x, sigma)
             return x0 + A.pinv(obs.y.to(x) - A(x0))
 
-        return sample(consistent, _checked(obs, x, sigmas), sigmas, ancestral(), generator=generator)
+        return sample(consistent, x, sigmas, ancestral(), generator=generator)
     svd, seen, c = _measured(obs, x, "ddnm")
 
     def step(
@@ -357,7 +358,7 @@ def _fitted(
 
 def _checked(obs: Observation, x: Batch, sigmas: Tensor) -> Batch:
     """x, if the observation and the levels fit it."""
-    if not math.isfinite(float(sigmas[0])):
+    if not math.isfinite(float(decreasing(sigmas)[0])):
         raise ValueError("posterior samplers begin at a finite noise level, got infinity; use karras or exponential")
     if isinstance(obs.A, Linear):
         if obs.A.shape_in != tuple(x.shape[1:]):
@@ -376,7 +377,6 @@ def _linear(obs: Observation, name: str) -> tuple[Linear, float]:
 def _measured(obs: Observation, x: Batch, name: str) -> tuple[SVD, Tensor, Tensor]:
     """Singular vectors, what was measured of each coordinate, (1 or n, r), and its noise's standard deviation, (r,)."""
     A, noise = _linear(obs, name)
-    _checked(obs, x, torch.ones(1))
     if A.svd is None:
         raise ValueError(f"{name} needs the operator's singular values: decomposed(A) computes them; or use pigdm")
     y, s = obs.y.to(x), A.svd.s.to(x)
