@@ -40,6 +40,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {  # words: (flags, function, summar
         "diffusion.sample:sample",
         "draw samples of a trained run as a picture and an .npz file",
     ),
+    "diffusion restore": (
+        "diffusion.config:Restore",
+        "diffusion.restore:restore",
+        "restore damaged pictures: several draws of each, and how sure they are",
+    ),
     "trajectory train": (
         "trajectory.config:TrainTrajectory",
         "trajectory.train:train",

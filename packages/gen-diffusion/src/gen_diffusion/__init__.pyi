@@ -6,6 +6,7 @@ from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
 from .draw import draw
+from .fidelity import covered, psnr, spread_over_error, ssim
 from .guide import (
     autoguide,
     cfg,
@@ -137,6 +138,7 @@ __all__ = [
     "corrected",
     "cosine",
     "cosine_betas",
+    "covered",
     "crosswell",
     "daps",
     "ddim",
@@ -197,6 +199,7 @@ __all__ = [
     "pigdm",
     "pigdm_denoiser",
     "posterior_error",
+    "psnr",
     "radon",
     "rays",
     "rec601",
@@ -205,6 +208,8 @@ __all__ = [
     "sample",
     "seismic",
     "separable",
+    "spread_over_error",
+    "ssim",
     "stations",
     "swiss_roll",
     "to_features",
