@@ -34,7 +34,7 @@ class DiffusionOptim(Averaged):
 
 @dataclass(frozen=True)
 class TrainDiffusion(TrainOnData):
-    """Train a diffusion model, sample it, measure the samples against held-out data, write a report."""
+    """Train a diffusion model: sample it, measure the samples against held-out data, write a report."""
 
     command: ClassVar[str] = "diffusion train"
 
@@ -74,7 +74,7 @@ class SampleDiffusion(SampleClasses):
 
 @dataclass(frozen=True)
 class Likelihood(Measures):
-    """How probable held-out data are under a run: nats per sample, and bits per dimension of pictures.
+    """Measure how probable held-out data are: nats per sample, and bits per dimension of pictures.
 
     Pictures are spread evenly over the bins of their grey levels first, which makes their bits an upper bound.
     """
@@ -94,7 +94,7 @@ class Likelihood(Measures):
     """Also the variational bound of the ancestral sampler with DDPM's 1000 steps, whose variances are fitted to the
     training data."""
     elbo_steps: int = 50
-    """Of the 1000, how many are drawn for each sample."""
+    """Steps of the 1000 that are drawn for each sample."""
     unconditional: bool = False
     """Ignore the labels of a run with classes; by default they are given."""
     seed: int = 0
@@ -115,7 +115,7 @@ class Likelihood(Measures):
 
 @dataclass(frozen=True)
 class CompareSamplers(Measures):
-    """Draw samples of a run with every sampler at several budgets of network evaluations, and measure them all."""
+    """Compare samplers: quality against network evaluations and joules, on the samples of one run."""
 
     run: RunPath
     """Directory of the run, where compare.json and compare.html are written."""
@@ -149,7 +149,7 @@ class CompareSamplers(Measures):
 
 @dataclass(frozen=True)
 class Learn2d(Measures):
-    """Train on 2-D points, and write one page that shows what diffusion is: noise, score, samplers, what they cost."""
+    """Show what diffusion is on 2-D points: noise, score, samplers, what they cost."""
 
     name: tyro.conf.Positional[Points] = "grid"
     """grid (25 Gaussians, whose exact denoiser is known), moons, rings or swiss-roll."""

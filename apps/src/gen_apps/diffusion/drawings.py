@@ -61,7 +61,7 @@ def scores(
 
 
 def answers(denoisers: Mapping[str, tuple[Denoiser, str]], sigmas: Sequence[float], spread: float) -> Figure:
-    """Where each denoiser sends a fine lattice of points."""
+    """Images under each denoiser of a fine lattice of points."""
     figure, axes = panels(1, len(sigmas), 3.4)
     for ax, sigma in zip(axes[0], sigmas, strict=True):
         x = lattice(1.9 * (spread**2 + sigma**2) ** 0.5, 41)

@@ -16,7 +16,7 @@ from gen_core.description import describable
 
 
 def halvings(size: int, smallest: int = 4) -> int:
-    """How often a picture can be halved down to `smallest` pixels.
+    """Number of times that a picture can be halved down to `smallest` pixels.
 
     Raises:
         ValueError: unless `size` is `smallest` times a power of two.
