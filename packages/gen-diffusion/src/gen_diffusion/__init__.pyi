@@ -89,6 +89,7 @@ from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_capti
 from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
 from .unet import UNet
+from .variation import total_variation
 from .view import View, convert
 
 __all__ = [
@@ -215,6 +216,7 @@ __all__ = [
     "to_features",
     "to_poses",
     "tokenise",
+    "total_variation",
     "uniform_discrete",
     "uniform_flow",
     "variational_weight",
