@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Completion:
-    """Print a script that completes commands and flags: for a shell to read when it starts; it knows the names of data."""
+    """Print a script that completes commands and flags: for a shell to read when it starts; it knows names of data."""
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """bash and zsh: eval "$(gen completion bash)" in ~/.bashrc or ~/.zshrc; fish: gen completion fish | source."""
