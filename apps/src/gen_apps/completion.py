@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Completion:
-    """Print a script, for a shell to read when it starts, that completes commands, flags and names of `gen data list`."""
+    """Print a script for a shell to read when it starts: it completes commands, flags and names of `gen data list`."""
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """bash and zsh: eval "$(gen completion bash)" in ~/.bashrc or ~/.zshrc; fish: gen completion fish | source."""
