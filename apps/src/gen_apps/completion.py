@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Completion:
-    """Print a script for a shell to read when it starts: it completes commands, flags and names of `gen data list`."""
+    """Print a script that completes commands and flags: for a shell to read when it starts; it knows names of data."""
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """bash and zsh: eval "$(gen completion bash)" in ~/.bashrc or ~/.zshrc; fish: gen completion fish | source."""
@@ -22,7 +22,7 @@ def completion(config: Completion) -> None:
     from gen_apps.__main__ import COMMANDS, GREEN, find
 
     flags = {}
-    for name, (place, _, _) in COMMANDS.items():
+    for name, (place, _) in COMMANDS.items():
         cls = find(place)
         flags[name] = [*sorted(flag_names(cls)), *sets(cls)]
     print((_fish if config.shell == "fish" else _bash)(flags | {name: ["--help"] for name in GREEN}, config.shell))

@@ -31,7 +31,7 @@ class Source:
 
 
 def is_written(text: str) -> bool:
-    """Whether `gen llm data` made it."""
+    """True for what `gen llm data` wrote."""
     return (Path(text) / "training" / "header.json").is_file()
 
 

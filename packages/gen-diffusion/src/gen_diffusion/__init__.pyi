@@ -6,6 +6,7 @@ from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
 from .draw import draw
+from .fidelity import covered, psnr, spread_over_error, ssim
 from .guide import (
     autoguide,
     cfg,
@@ -16,6 +17,23 @@ from .guide import (
     drop,
     interval,
     linear,
+)
+from .imaging import (
+    bicubic,
+    block_mean,
+    blur,
+    channel_mean,
+    clipping,
+    compressed_sensing,
+    gaussian_kernel,
+    inpaint,
+    kspace_lines,
+    motion_kernel,
+    mri,
+    phase_retrieval,
+    rec601,
+    separable,
+    weighted_channels,
 )
 from .likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood
 from .loss import (
@@ -36,7 +54,9 @@ from .mlp import MLP
 from .motion import Trajectories, draw_trajectories, motion_score
 from .networks import load
 from .noise import initial_noise, keyed
+from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
 from .points import grid, grid_mixture, moons, rings, swiss_roll
+from .posterior import daps, ddnm, ddrm, dps, mgdm, pigdm, pigdm_denoiser
 from .sample import (
     Snapshot,
     Step,
@@ -66,8 +86,10 @@ from .schedule import (
 )
 from .task import DiffusionTask
 from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
+from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
 from .unet import UNet
+from .variation import total_variation
 from .view import View, convert
 
 __all__ = [
@@ -81,8 +103,12 @@ __all__ = [
     "DiT",
     "DiffusionTask",
     "Director",
+    "Gaussian",
     "GaussianMixture",
+    "Linear",
     "LogLikelihood",
+    "Observation",
+    "Poisson",
     "Preconditioned",
     "Scene",
     "Snapshot",
@@ -97,23 +123,36 @@ __all__ = [
     "ancestral",
     "annealed_langevin",
     "autoguide",
+    "bicubic",
     "bits_per_dim",
+    "block_mean",
+    "blur",
     "cfg",
+    "channel_mean",
     "churn",
     "clamp_linear",
     "classifier",
+    "clipping",
+    "compressed_sensing",
     "constant",
     "convert",
     "corrected",
     "cosine",
     "cosine_betas",
+    "covered",
+    "crosswell",
+    "daps",
     "ddim",
+    "ddnm",
     "ddpm",
+    "ddrm",
+    "decomposed",
     "denoising_loss",
     "dequantise",
     "discrete",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dps",
     "draw",
     "draw_scenes",
     "draw_trajectories",
@@ -130,37 +169,60 @@ __all__ = [
     "from_v",
     "from_velocity",
     "from_x0",
+    "gaussian_kernel",
     "grid",
     "grid_mixture",
     "heun",
     "initial_noise",
+    "inpaint",
     "interval",
     "karras",
     "keyed",
+    "kspace_lines",
     "linear",
     "linear_betas",
     "load",
     "log_likelihood",
     "log_normal",
     "masked_loss",
+    "matrix",
+    "mgdm",
     "min_snr_weight",
     "moons",
+    "motion_kernel",
     "motion_score",
+    "mri",
     "noised",
+    "observe",
     "optimal_variance",
     "ot_pairing",
+    "phase_retrieval",
+    "pigdm",
+    "pigdm_denoiser",
     "posterior_error",
+    "psnr",
+    "radon",
+    "rays",
+    "rec601",
+    "ricker",
     "rings",
     "sample",
+    "seismic",
+    "separable",
+    "spread_over_error",
+    "ssim",
+    "stations",
     "swiss_roll",
     "to_features",
     "to_poses",
     "tokenise",
+    "total_variation",
     "uniform_discrete",
     "uniform_flow",
     "variational_weight",
     "view_weight",
     "vp",
     "vp_time",
+    "weighted_channels",
     "zero_terminal_snr",
 ]
