@@ -2,6 +2,7 @@ from .adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x
 from .bound import elbo, optimal_variance, posterior_error
 from .clatr import CLaTr, CLaTrTask
 from .condition import Condition
+from .convergence import Convergence, convergence, plot_convergence
 from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
@@ -31,6 +32,7 @@ from .loss import (
     variational_weight,
     view_weight,
 )
+from .mcgdiff import MCGDiff, mcgdiff
 from .mixture import GaussianMixture
 from .mlp import MLP
 from .motion import Trajectories, draw_trajectories, motion_score
@@ -38,6 +40,7 @@ from .networks import load
 from .noise import initial_noise, keyed
 from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
 from .points import grid, grid_mixture, moons, rings, swiss_roll
+from .resample import effective_size, multinomial, residual, stratified, systematic
 from .sample import (
     Snapshot,
     Step,
@@ -65,9 +68,11 @@ from .schedule import (
     vp_time,
     zero_terminal_snr,
 )
+from .smc import FeynmanKac, Particles, smc
 from .task import DiffusionTask
 from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
 from .trajectory import to_features, to_poses
+from .twisted import Twist, Twisted, isotropic, likelihood, moments, noisy, twisted, untwisted
 from .unet import UNet
 from .view import View, convert
 
@@ -78,15 +83,19 @@ __all__ = [
     "CLaTrTask",
     "Characters",
     "Condition",
+    "Convergence",
     "Denoiser",
     "DiT",
     "DiffusionTask",
     "Director",
+    "FeynmanKac",
     "Gaussian",
     "GaussianMixture",
     "Linear",
     "LogLikelihood",
+    "MCGDiff",
     "Observation",
+    "Particles",
     "Poisson",
     "Preconditioned",
     "Scene",
@@ -95,6 +104,8 @@ __all__ = [
     "TextEncoder",
     "Texted",
     "Trajectories",
+    "Twist",
+    "Twisted",
     "UNet",
     "Uncertainty",
     "View",
@@ -108,6 +119,7 @@ __all__ = [
     "clamp_linear",
     "classifier",
     "constant",
+    "convergence",
     "convert",
     "corrected",
     "cosine",
@@ -125,6 +137,7 @@ __all__ = [
     "draw_trajectories",
     "drop",
     "edm_weight",
+    "effective_size",
     "elbo",
     "embed_captions",
     "euler",
@@ -141,8 +154,10 @@ __all__ = [
     "heun",
     "initial_noise",
     "interval",
+    "isotropic",
     "karras",
     "keyed",
+    "likelihood",
     "linear",
     "linear_betas",
     "load",
@@ -150,22 +165,33 @@ __all__ = [
     "log_normal",
     "masked_loss",
     "matrix",
+    "mcgdiff",
     "min_snr_weight",
+    "moments",
     "moons",
     "motion_score",
+    "multinomial",
     "noised",
+    "noisy",
     "observe",
     "optimal_variance",
     "ot_pairing",
+    "plot_convergence",
     "posterior_error",
+    "residual",
     "rings",
     "sample",
+    "smc",
+    "stratified",
     "swiss_roll",
+    "systematic",
     "to_features",
     "to_poses",
     "tokenise",
+    "twisted",
     "uniform_discrete",
     "uniform_flow",
+    "untwisted",
     "variational_weight",
     "view_weight",
     "vp",

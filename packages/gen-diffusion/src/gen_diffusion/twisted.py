@@ -1,0 +1,245 @@
+"""Twisted diffusion: sequential Monte Carlo along the noise levels, steered by an estimate of p(y | x) at each.
+
+    model = twisted(denoiser, obs, sigmas, twist=moments)
+    particles = smc(model, 1000, generator=generator)           # exact as their number grows, whatever the twist
+
+The chain is that of the sampler `ddim(eta)`: its law p(x0) and weight p(y | x0) are the target. A twist estimates
+ln p(y | x) at level sigma from the denoiser, and E[x0 | x, y], by which particles are moved; how good it is decides
+only how many particles are needed. ln Z is that of the chain, which differs from ln p(y) by its discretisation.
+
+    twist        ln p(y | x) is estimated as                                       gradients of the denoiser
+    isotropic    N(y; A D(x), A r^2 A^T + noise), r^2 = S sigma^2 / (S + sigma^2)      1
+    moments      N(y; A D(x), sigma^2 A D'(x) A^T + noise), exact for Gaussian data    as many as values in y
+    likelihood   p(y | x0 = D(x)): any observation, any function of x0                 1
+    noisy        a function of x and sigma, such as a classifier's ln p(c | x)         -
+    untwisted    nothing before x0: the prior's draws are weighed, importance sampling   -
+
+[Wu23] Practical and asymptotically exact conditional sampling in diffusion models, arXiv:2306.17775 (TDS).
+[Song23] Pseudoinverse-guided diffusion models for inverse problems, ICLR 2023 (PiGDM).
+[Boys23] Tweedie moment projected diffusions for inverse problems, arXiv:2310.06721.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gen_diffusion.denoise import Denoiser
+from gen_diffusion.operators import SVD, Gaussian, Linear, Observation, decomposed
+from gen_diffusion.smc import Noise, State, Weighed
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # a denoiser whose conditions are already given
+
+
+class Look(NamedTuple):
+    """The estimates at particles of one level."""
+
+    x0: Float[Tensor, "n ..."]
+    """E[x0 | x]."""
+    guided: Float[Tensor, "n ..."]
+    """E[x0 | x, y]."""
+    log_twist: Float[Tensor, "n"]
+    """ln p(y | x)."""
+
+
+@dataclass(frozen=True)
+class Twist:
+    """How to estimate along the way, and the weight of the target itself at clean data."""
+
+    look: Callable[[Denoise, Tensor, Tensor], Look]
+    target: Callable[[Tensor], Float[Tensor, "n"]]
+
+
+def likelihood(obs: Observation | Callable[[Tensor], Tensor]) -> Twist:
+    """p(y | x0 = D(x)) for any observation, or any function of x0 as ln p(y | x0) ([Wu23] eq. 8)."""
+    target = obs.log_prob if isinstance(obs, Observation) else obs
+    return Twist(lambda denoise, x, sigma: _look(denoise, x, sigma, lambda x, x0: target(x0)), target)
+
+
+def untwisted(obs: Observation | Callable[[Tensor], Tensor]) -> Twist:
+    """No estimate and no guidance: draws of the prior, weighed at the end by p(y | x0)."""
+
+    def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
+        x0 = denoise(x, sigma)
+        return Look(x0, x0, x0.new_zeros(len(x0)))
+
+    return Twist(look, obs.log_prob if isinstance(obs, Observation) else obs)
+
+
+def noisy(log_prob: Callable[[Tensor, Tensor], Tensor]) -> Twist:
+    """A function of (x, sigma) as ln p(c | x) at each level: classifier guidance, made exact."""
+    target = lambda x0: log_prob(x0, x0.new_zeros(()))
+    return Twist(lambda denoise, x, sigma: _look(denoise, x, sigma, lambda x, x0: log_prob(x, sigma)), target)
+
+
+def isotropic(obs: Observation, spread: float = 1.0) -> Twist:
+    """As if x0 were D(x) with variance r^2 in each value, right for data of standard deviation `spread` ([Song23])."""
+    A, svd, y, noise = coordinates(obs)
+
+    def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
+        std = ((svd.s * spread * sigma / math.hypot(spread, sigma)) ** 2 + noise**2).sqrt().to(x)
+        z = lambda x0: (y.to(x0) - svd.Ut(A(x0))) / std
+        return _look(denoise, x, sigma, lambda x, x0: _log_normal(z(x0), std.log().sum()))
+
+    return Twist(look, obs.log_prob)
+
+
+def moments(obs: Observation) -> Twist:
+    """As if x0 were Gaussian with its true mean D(x) and covariance sigma^2 D'(x) (Tweedie's formulas; [Boys23] eq. 9).
+
+    The proposal takes the covariance as constant, which saves second derivatives. It costs one backward pass for each
+    singular value of the operator: for observations of few numbers.
+    """
+    A, svd, y, noise = coordinates(obs)
+
+    def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
+        with torch.enable_grad():
+            x0 = denoise(x := x.detach().requires_grad_(), sigma)
+            seen = svd.Ut(A(x0))
+            rows = [torch.autograd.grad(z.sum(), x, retain_graph=True)[0] for z in seen.unbind(1)]
+        x0, residual = x0.detach(), y.to(x0) - seen.detach()
+        slope = torch.stack([row.flatten(1) for row in rows], 1)  # U^T A D'(x), "n r d"
+        basis = A.T(svd.U(torch.eye(len(svd.s)).to(x0))).flatten(1)  # A^T U, "r d"
+        covariance = sigma**2 * slope @ basis.T
+        variance, axes = torch.linalg.eigh((covariance + covariance.mT) / 2)
+        std = (variance.clamp_min(0) + noise**2).sqrt()  # a network's D' is not quite a covariance over sigma^2
+        z = torch.einsum("nij,ni->nj", axes, residual) / std
+        shift = torch.einsum("nid,nij,nj->nd", slope, axes, z / std)
+        return Look(x0, x0 + sigma**2 * shift.reshape(x0.shape), _log_normal(z, std.log().sum(1)))
+
+    return Twist(look, obs.log_prob)
+
+
+@dataclass(frozen=True)
+class Twisted:
+    """The chain of `twisted` as a `FeynmanKac` model; its state is x, both estimates, the twist, the last estimates."""
+
+    denoise: Denoise
+    twist: Twist
+    sigmas: Float[Tensor, "levels"]
+    shape: tuple[int, ...] | None
+    eta: float
+    order: int
+    last_std: float
+    steps: int
+
+    def initial(self, n: int, noise: Noise) -> Tensor:
+        if self.shape is None:
+            raise ValueError("a function has no shape of its samples; pass twisted(..., shape=...)")
+        return self.sigmas[0] * noise(torch.empty(n, *self.shape, dtype=self.sigmas.dtype))
+
+    def begin(self, x: Tensor) -> Weighed:
+        look = self.twist.look(self.denoise, x, self.sigmas[0])
+        return (x, *look, *look[:2]), look.log_twist
+
+    def move(self, step: int, state: State, noise: Noise) -> Weighed:
+        x, x0, guided, log_twist, last_x0, last_guided = state
+        sigma, sigma_next = self.sigmas[step], self.sigmas[step + 1]
+        keep, std = bridge(sigma, sigma_next, self.eta)
+        std = std if sigma_next > 0 else self.last_std
+        ahead = extrapolation(self.sigmas, step, self.order)
+        estimate, towards = x0 + ahead * (x0 - last_x0), guided + ahead * (guided - last_guided)
+        shift = (std / sigma) ** 2 * (towards - estimate)  # std^2 grad ln p(y | x): of the proposal's mean
+        x_next, log_ratio = estimate + keep * (x - estimate), 0.0
+        if std > 0:
+            z, u = noise(x), shift / std
+            x_next = x_next + shift + std * z
+            log_ratio = -(u * z + u**2 / 2).flatten(1).sum(1)  # ln p(x_next | x) - ln q(x_next | x)
+        if sigma_next == 0:
+            return x_next, log_ratio + self.twist.target(x_next) - log_twist
+        look = self.twist.look(self.denoise, x_next, sigma_next)
+        return (x_next, *look, x0, guided), log_ratio + look.log_twist - log_twist
+
+
+def twisted(
+    denoiser: Denoiser,
+    obs: Observation | Callable[..., Tensor],
+    sigmas: Float[Tensor, "levels"],
+    *,
+    twist: Callable[..., Twist] = isotropic,
+    shape: tuple[int, ...] | None = None,
+    eta: float = 1.0,
+    order: int = 1,
+    last_std: float = 0.0,
+    **cond: Any,
+) -> Twisted:
+    """The model for `smc` ([Wu23] algorithm 1).
+
+    Args:
+        obs: what `twist` takes: an observation, or a function for `likelihood` and `noisy`.
+        sigmas: decreasing levels, the last one 0. One call of the denoiser for each of the others.
+        shape: of a sample; by default that of the operator.
+        eta: share of fresh noise of the chain, above 0 (the proposal moves by it) and at most 1.
+        order: 2 extrapolates the estimates as `dpmpp_2m_sde` does: less discretisation at no more calls.
+        last_std: noise of the step to 0; 0 gives the estimates at the last level, and weighs those.
+        cond: conditions of the denoiser, with a row for each particle, equal within a run.
+    """
+    if not 0 < eta <= 1 or order not in (1, 2) or not last_std >= 0:
+        raise ValueError(
+            f"twisted needs eta in (0, 1], order 1 or 2 and last_std >= 0; got {eta}, {order} and {last_std}"
+        )
+    sigmas = checked_levels(sigmas)
+    if shape is None and isinstance(obs, Observation) and isinstance(obs.A, Linear):
+        shape = obs.A.shape_in
+    denoise = partial(denoiser, **cond)
+    return Twisted(denoise, twist(obs), sigmas, shape, eta, order, last_std, len(sigmas) - 1)
+
+
+def _look(denoise: Denoise, x: Tensor, sigma: Tensor, log_twist: Callable[[Tensor, Tensor], Tensor]) -> Look:
+    """The estimates by a twist that can be differentiated: E[x0 | x, y] = D(x) + sigma^2 grad ln p(y | x)."""
+    with torch.enable_grad():
+        x0 = denoise(x := x.detach().requires_grad_(), sigma)
+        value = log_twist(x, x0)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return Look(x0.detach(), x0.detach() + sigma**2 * gradient, value.detach())
+
+
+def _log_normal(z: Float[Tensor, "n r"], log_std: Tensor) -> Float[Tensor, "n"]:
+    """ln of a normal density at the standardised values z."""
+    return -z.square().sum(1) / 2 - log_std - z.shape[1] * math.log(2 * math.pi) / 2
+
+
+def bridge(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+    """(keep, std) such that x0 + keep (x - x0) + std n is the step of `ddim(eta)`; to several levels at once."""
+    std = eta * sigma_next * (1 - (sigma_next / sigma) ** 2).sqrt()
+    return (sigma_next**2 - std**2).sqrt() / sigma, std
+
+
+def extrapolation(sigmas: Float[Tensor, "levels"], step: int, order: int) -> float:
+    """How far an estimate is extrapolated, towards the middle of the step, by `dpmpp_2m_sde`; 0 at order 1."""
+    if order == 1 or step == 0 or step == len(sigmas) - 2:
+        return 0.0
+    last, sigma, sigma_next = sigmas[step - 1 : step + 2].log().tolist()
+    return (sigma - sigma_next) / (last - sigma) / 2
+
+
+def checked_levels(sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "levels"]:
+    """On the CPU.
+
+    Raises:
+        ValueError: unless the levels decrease from a finite one to 0.
+    """
+    sigmas = sigmas.cpu()
+    if len(sigmas) < 2 or not (sigmas[1:] < sigmas[:-1]).all() or sigmas[-1] != 0 or sigmas[0].isinf():
+        raise ValueError(f"noise levels must be finite, decrease and end at 0; got {sigmas.tolist()}")
+    return sigmas
+
+
+def coordinates(obs: Observation) -> tuple[Linear, SVD, Float[Tensor, "r"], float]:
+    """The operator, its singular values, U^T y, and the noise's standard deviation.
+
+    Raises:
+        ValueError: for another observation than one y of a linear operator with Gaussian noise.
+    """
+    if not isinstance(obs.A, Linear) or not isinstance(obs.noise, Gaussian):
+        raise ValueError("this method needs a Linear operator with Gaussian noise; use twist=likelihood for others")
+    if obs.y.shape != obs.A.shape_out:
+        raise ValueError(f"particles share one observation of shape {obs.A.shape_out}, got {tuple(obs.y.shape)}")
+    svd = decomposed(obs.A).svd
+    assert svd is not None
+    return obs.A, svd, svd.Ut(obs.y[None])[0], obs.noise.sigma
