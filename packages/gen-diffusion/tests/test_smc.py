@@ -79,7 +79,7 @@ def bootstrap(obs):
 
 
 def model(twist=isotropic, **options):
-    return twisted(PRIOR, OBS, SIGMAS, twist=twist, last_std=LAST, **options)
+    return twisted(PRIOR, OBS, SIGMAS, twist=twist, kappa=LAST / float(SIGMAS[-2]), **options)
 
 
 def draws(seed=0):
@@ -153,7 +153,7 @@ def test_the_exact_twist_has_equal_weights_and_an_exact_constant():
 def test_importance_sampling_is_the_degenerate_case():
     """No twist, no resampling: Z is the mean likelihood of the prior's draws, and the mean is weighed by it."""
     x = float(SIGMAS[0]) * torch.randn(500, 2, generator=draws(), dtype=torch.float64)
-    particles = smc(twisted(PRIOR, OBS, SIGMAS, twist=untwisted), x, ess=0, generator=draws(1))
+    particles = smc(twisted(PRIOR, OBS, SIGMAS, twist=untwisted, kappa=0), x, ess=0, generator=draws(1))
     log_w = OBS.log_prob(particles.x)
     assert particles.log_z.item() == pytest.approx((log_w.logsumexp(0) - math.log(500)).item())
     torch.testing.assert_close(particles.mean(), log_w.softmax(0) @ particles.x)
@@ -221,7 +221,7 @@ def test_one_family_alone_has_no_standard_error():
 def test_runs_in_a_batch_are_runs():
     """Equal first particles and no noise from resampling: each run of a batch is the run alone."""
     x = float(SIGMAS[0]) * torch.randn(12, 2, generator=draws(), dtype=torch.float64)
-    chain = twisted(PRIOR, OBS, SIGMAS, twist=untwisted, eta=1e-9)
+    chain = twisted(PRIOR, OBS, SIGMAS, twist=untwisted, eta=1e-9, kappa=0)
     both, one = smc(chain, x, runs=2, ess=0), smc(chain, x[6:], ess=0)
     torch.testing.assert_close(both.log_z[1], one.log_z)
     torch.testing.assert_close(both.x[1], one.x)

@@ -8,7 +8,7 @@ and is free below it. Above it, a Gaussian guess of where the path will be weigh
 the chain's kernel moves them. No gradient of the denoiser is needed.
 
 Deviations from the paper: l_i need not be a level of the grid, for the step across it is split there, with the same
-estimate x0; and with a finite `spread` the guess knows the spread of the data, where the paper's does not.
+estimate x0; and with a finite `sigma_data` the guess knows the sigma_data of the data, where the paper's does not.
 
 [Cardoso23] Monte Carlo guided diffusion for Bayesian linear inverse problems, arXiv:2308.07983.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from gen_diffusion.denoise import Denoiser
 from gen_diffusion.operators import SVD, Observation
 from gen_diffusion.smc import Noise, State, Weighed
-from gen_diffusion.twisted import Denoise, bridge, checked_levels, coordinates, extrapolation
+from gen_diffusion.twisted import Coordinates, Denoise, bridge, checked_levels, extrapolation
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class MCGDiff:
     constant: float  # ln p(y) less that of the coordinates
     sigmas: Float[Tensor, "levels"]
     shape: tuple[int, ...]
-    eta: float
+    eta: int | float
     order: int
-    spread: float
-    kappa: float
+    sigma_data: float
+    kappa: int | float
     steps: int
 
     def initial(self, n: int, noise: Noise) -> Tensor:
@@ -104,10 +104,10 @@ class MCGDiff:
         return x0 + extrapolation(self.sigmas, step, self.order) * (x0 - last)
 
     def _guess(self, sigma: Float[Tensor, "r"]) -> tuple[Tensor, Tensor]:
-        """(a, v) with y ~ N(a z, v) for z at each level, if the data are N(0, spread^2)."""
-        if math.isinf(self.spread):
+        """(a, v) with y ~ N(a z, v) for z at each level, if the data are N(0, sigma_data^2)."""
+        if math.isinf(self.sigma_data):
             return torch.ones_like(sigma), sigma**2 - self.levels**2
-        a = (self.spread**2 + self.levels**2) / (self.spread**2 + sigma**2)
+        a = (self.sigma_data**2 + self.levels**2) / (self.sigma_data**2 + sigma**2)
         return a, a * (sigma**2 - self.levels**2)
 
     def _leg(self, step: int, z: Float[Tensor, "n r"], z0: Float[Tensor, "n r"]) -> tuple[Tensor, Leg]:
@@ -134,10 +134,10 @@ def mcgdiff(
     obs: Observation,
     sigmas: Float[Tensor, "levels"],
     *,
-    eta: float = 1.0,
+    eta: int | float = 1.0,
     order: int = 1,
-    spread: float = math.inf,
-    kappa: float = 1.0,
+    sigma_data: float = math.inf,
+    kappa: int | float = 1.0,
     **cond: Any,
 ) -> MCGDiff:
     """The model for `smc` ([Cardoso23] algorithm 1 and section 3, for noisy observations).
@@ -146,25 +146,21 @@ def mcgdiff(
         sigmas: decreasing levels, the last one 0. One call of the denoiser for each of the others.
         eta: share of fresh noise of the chain, above 0 and at most 1.
         order: 2 extrapolates the estimates as `dpmpp_2m_sde` does.
-        spread: standard deviation of the data about 0 that the guess takes into account; infinite in the paper.
+        sigma_data: standard deviation of the data about 0 that the guess takes into account; infinite in the paper.
         kappa: noise of the last step in observed coordinates, in last levels: the estimate there is uncertain by that.
         cond: conditions of the denoiser, with a row for each particle, equal within a run.
     """
-    if not 0 < eta <= 1 or order not in (1, 2) or not spread > 0 or not kappa > 0:
+    if not 0 < eta <= 1 or order not in (1, 2) or not sigma_data > 0 or not kappa > 0:
         raise ValueError(
-            "mcgdiff needs eta in (0, 1], order 1 or 2, spread > 0 and kappa > 0; "
-            f"got {eta}, {order}, {spread} and {kappa}"
+            "mcgdiff needs eta in (0, 1], order 1 or 2, sigma_data > 0 and kappa > 0; "
+            f"got {eta}, {order}, {sigma_data} and {kappa}"
         )
     sigmas = checked_levels(sigmas)
-    A, svd, y, noise = coordinates(obs)
-    unseen = obs.y.flatten().norm() ** 2 - y.norm() ** 2  # of y outside the range of A, where it is noise alone
-    more = obs.y.numel() - len(y)
-    constant = -svd.s.log().sum()
-    if more:
-        constant = constant - unseen / (2 * noise**2) - more * math.log(noise * math.sqrt(2 * math.pi))
-    levels, denoise = noise / svd.s, partial(denoiser, **cond)
-    parts = (y / svd.s, levels, float(constant), sigmas, A.shape_in, eta, order, spread, kappa, len(sigmas) - 1)
-    return MCGDiff(denoise, svd, *parts)
+    seen, denoise = Coordinates.of(obs), partial(denoiser, **cond)
+    s = seen.svd.s
+    constant = seen.constant - float(s.log().sum())  # y_i of the operator is s_i times the y_i of a coordinate
+    parts = (seen.y / s, seen.noise / s, constant, sigmas, seen.shape, eta, order, sigma_data, kappa, len(sigmas) - 1)
+    return MCGDiff(denoise, seen.svd, *parts)
 
 
 def log_normal(z: Tensor, variance: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class Twist:
 
     look: Callable[[Denoise, Tensor, Tensor], Look]
     target: Callable[[Tensor], Float[Tensor, "n"]]
+    last: Callable[[Tensor, Tensor, Noise], Weighed] | None = None
+    """Draws of x0 ~ N(mean, std^2 I) given y and ln p(y), from (mean, std, noise), where they are known."""
 
 
 def likelihood(obs: Observation | Callable[[Tensor], Tensor]) -> Twist:
@@ -77,16 +79,16 @@ def noisy(log_prob: Callable[[Tensor, Tensor], Tensor]) -> Twist:
     return Twist(lambda denoise, x, sigma: _look(denoise, x, sigma, lambda x, x0: log_prob(x, sigma)), target)
 
 
-def isotropic(obs: Observation, spread: float = 1.0) -> Twist:
-    """As if x0 were D(x) with variance r^2 in each value, right for data of standard deviation `spread` ([Song23])."""
-    A, svd, y, noise = coordinates(obs)
+def isotropic(obs: Observation, sigma_data: float = 1.0) -> Twist:
+    """As if x0 were D(x) with variance r^2 in each value, right for data of standard deviation `sigma_data` ([Song23])."""
+    seen = Coordinates.of(obs)
 
     def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
-        std = ((svd.s * spread * sigma / math.hypot(spread, sigma)) ** 2 + noise**2).sqrt().to(x)
-        z = lambda x0: (y.to(x0) - svd.Ut(A(x0))) / std
+        std = ((seen.svd.s * sigma_data * sigma / math.hypot(sigma_data, sigma)) ** 2 + seen.noise**2).sqrt().to(x)
+        z = lambda x0: seen.residual(x0) / std
         return _look(denoise, x, sigma, lambda x, x0: _log_normal(z(x0), std.log().sum()))
 
-    return Twist(look, obs.log_prob)
+    return Twist(look, obs.log_prob, seen.draw)
 
 
 def moments(obs: Observation) -> Twist:
@@ -95,24 +97,24 @@ def moments(obs: Observation) -> Twist:
     The proposal takes the covariance as constant, which saves second derivatives. It costs one backward pass for each
     singular value of the operator: for observations of few numbers.
     """
-    A, svd, y, noise = coordinates(obs)
+    seen = Coordinates.of(obs)
 
     def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
         with torch.enable_grad():
             x0 = denoise(x := x.detach().requires_grad_(), sigma)
-            seen = svd.Ut(A(x0))
-            rows = [torch.autograd.grad(z.sum(), x, retain_graph=True)[0] for z in seen.unbind(1)]
-        x0, residual = x0.detach(), y.to(x0) - seen.detach()
+            residual = seen.residual(x0)
+            rows = [-torch.autograd.grad(z.sum(), x, retain_graph=True)[0] for z in residual.unbind(1)]
+        x0, residual = x0.detach(), residual.detach()
         slope = torch.stack([row.flatten(1) for row in rows], 1)  # U^T A D'(x), "n r d"
-        basis = A.T(svd.U(torch.eye(len(svd.s)).to(x0))).flatten(1)  # A^T U, "r d"
+        basis = seen.svd.V(seen.svd.s.diag().to(x0)).flatten(1)  # U^T A, "r d"
         covariance = sigma**2 * slope @ basis.T
         variance, axes = torch.linalg.eigh((covariance + covariance.mT) / 2)
-        std = (variance.clamp_min(0) + noise**2).sqrt()  # a network's D' is not quite a covariance over sigma^2
+        std = (variance.clamp_min(0) + seen.noise**2).sqrt()  # a network's D' is not quite a covariance over sigma^2
         z = torch.einsum("nij,ni->nj", axes, residual) / std
         shift = torch.einsum("nid,nij,nj->nd", slope, axes, z / std)
         return Look(x0, x0 + sigma**2 * shift.reshape(x0.shape), _log_normal(z, std.log().sum(1)))
 
-    return Twist(look, obs.log_prob)
+    return Twist(look, obs.log_prob, seen.draw)
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ class Twisted:
     twist: Twist
     sigmas: Float[Tensor, "levels"]
     shape: tuple[int, ...] | None
-    eta: float
+    eta: int | float
     order: int
-    last_std: float
+    kappa: int | float
     steps: int
 
     def initial(self, n: int, noise: Noise) -> Tensor:
@@ -140,15 +142,16 @@ class Twisted:
     def move(self, step: int, state: State, noise: Noise) -> Weighed:
         x, x0, guided, log_twist, last_x0, last_guided = state
         sigma, sigma_next = self.sigmas[step], self.sigmas[step + 1]
-        keep, std = bridge(sigma, sigma_next, self.eta)
-        std = std if sigma_next > 0 else self.last_std
+        if sigma_next == 0 and self.twist.last and self.kappa > 0:
+            x_next, log_prob = self.twist.last(x0, self.kappa * sigma, noise)
+            return x_next, log_prob - log_twist
+        keep, std = bridge(sigma, sigma_next, self.eta) if sigma_next > 0 else (0.0, self.kappa * sigma)
         ahead = extrapolation(self.sigmas, step, self.order)
         estimate, towards = x0 + ahead * (x0 - last_x0), guided + ahead * (guided - last_guided)
-        shift = (std / sigma) ** 2 * (towards - estimate)  # std^2 grad ln p(y | x): of the proposal's mean
         x_next, log_ratio = estimate + keep * (x - estimate), 0.0
         if std > 0:
-            z, u = noise(x), shift / std
-            x_next = x_next + shift + std * z
+            z, u = noise(x), std / sigma**2 * (towards - estimate)  # u = std grad ln p(y | x), the proposal's shift
+            x_next = x_next + std * (z + u)
             log_ratio = -(u * z + u**2 / 2).flatten(1).sum(1)  # ln p(x_next | x) - ln q(x_next | x)
         if sigma_next == 0:
             return x_next, log_ratio + self.twist.target(x_next) - log_twist
@@ -163,9 +166,9 @@ def twisted(
     *,
     twist: Callable[..., Twist] = isotropic,
     shape: tuple[int, ...] | None = None,
-    eta: float = 1.0,
+    eta: int | float = 1.0,
     order: int = 1,
-    last_std: float = 0.0,
+    kappa: int | float = 1.0,
     **cond: Any,
 ) -> Twisted:
     """The model for `smc` ([Wu23] algorithm 1).
@@ -176,18 +179,16 @@ def twisted(
         shape: of a sample; by default that of the operator.
         eta: share of fresh noise of the chain, above 0 (the proposal moves by it) and at most 1.
         order: 2 extrapolates the estimates as `dpmpp_2m_sde` does: less discretisation at no more calls.
-        last_std: noise of the step to 0; 0 gives the estimates at the last level, and weighs those.
+        kappa: noise of the step to 0, in last levels: the estimate there is uncertain by that. 0 ends at the estimate.
         cond: conditions of the denoiser, with a row for each particle, equal within a run.
     """
-    if not 0 < eta <= 1 or order not in (1, 2) or not last_std >= 0:
-        raise ValueError(
-            f"twisted needs eta in (0, 1], order 1 or 2 and last_std >= 0; got {eta}, {order} and {last_std}"
-        )
+    if not 0 < eta <= 1 or order not in (1, 2) or not kappa >= 0:
+        raise ValueError(f"twisted needs eta in (0, 1], order 1 or 2 and kappa >= 0; got {eta}, {order} and {kappa}")
     sigmas = checked_levels(sigmas)
     if shape is None and isinstance(obs, Observation) and isinstance(obs.A, Linear):
         shape = obs.A.shape_in
     denoise = partial(denoiser, **cond)
-    return Twisted(denoise, twist(obs), sigmas, shape, eta, order, last_std, len(sigmas) - 1)
+    return Twisted(denoise, twist(obs), sigmas, shape, eta, order, kappa, len(sigmas) - 1)
 
 
 def _look(denoise: Denoise, x: Tensor, sigma: Tensor, log_twist: Callable[[Tensor, Tensor], Tensor]) -> Look:
@@ -204,7 +205,7 @@ def _log_normal(z: Float[Tensor, "n r"], log_std: Tensor) -> Float[Tensor, "n"]:
     return -z.square().sum(1) / 2 - log_std - z.shape[1] * math.log(2 * math.pi) / 2
 
 
-def bridge(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+def bridge(sigma: Tensor, sigma_next: Tensor, eta: int | float) -> tuple[Tensor, Tensor]:
     """(keep, std) such that x0 + keep (x - x0) + std n is the step of `ddim(eta)`; to several levels at once."""
     std = eta * sigma_next * (1 - (sigma_next / sigma) ** 2).sqrt()
     return (sigma_next**2 - std**2).sqrt() / sigma, std
@@ -230,16 +231,42 @@ def checked_levels(sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "levels"]:
     return sigmas
 
 
-def coordinates(obs: Observation) -> tuple[Linear, SVD, Float[Tensor, "r"], float]:
-    """The operator, its singular values, U^T y, and the noise's standard deviation.
+@dataclass(frozen=True)
+class Coordinates:
+    """An observation along the singular vectors of its operator: y_i = s_i z_i + noise for z = V^T x."""
 
-    Raises:
-        ValueError: for another observation than one y of a linear operator with Gaussian noise.
-    """
-    if not isinstance(obs.A, Linear) or not isinstance(obs.noise, Gaussian):
-        raise ValueError("this method needs a Linear operator with Gaussian noise; use twist=likelihood for others")
-    if obs.y.shape != obs.A.shape_out:
-        raise ValueError(f"particles share one observation of shape {obs.A.shape_out}, got {tuple(obs.y.shape)}")
-    svd = decomposed(obs.A).svd
-    assert svd is not None
-    return obs.A, svd, svd.Ut(obs.y[None])[0], obs.noise.sigma
+    svd: SVD
+    y: Float[Tensor, "r"]
+    noise: float
+    constant: float
+    """ln p of what y holds outside the range of the operator, where it is noise alone."""
+    shape: tuple[int, ...]
+    """Of x."""
+
+    @classmethod
+    def of(cls, obs: Observation) -> "Coordinates":
+        """Raises ValueError for another observation than one y of a linear operator with Gaussian noise."""
+        if not isinstance(obs.A, Linear) or not isinstance(obs.noise, Gaussian):
+            raise ValueError("this method needs a Linear operator with Gaussian noise; use twist=likelihood for others")
+        if obs.y.shape != obs.A.shape_out:
+            raise ValueError(f"particles share one observation of shape {obs.A.shape_out}, got {tuple(obs.y.shape)}")
+        svd, noise = decomposed(obs.A).svd, obs.noise.sigma
+        assert svd is not None
+        y = svd.Ut(obs.y[None])[0]
+        outside, more = obs.y.square().sum() - y.square().sum(), obs.y.numel() - len(y)
+        constant = (
+            -outside / (2 * noise**2) - more * math.log(noise * math.sqrt(2 * math.pi)) if more and noise else 0.0
+        )
+        return cls(svd, y, noise, float(constant), obs.A.shape_in)
+
+    def residual(self, x0: Float[Tensor, "n ..."]) -> Float[Tensor, "n r"]:
+        """U^T (y - A x0)."""
+        return self.y.to(x0) - self.svd.s.to(x0) * self.svd.Vt(x0)
+
+    def draw(self, mean: Float[Tensor, "n ..."], std: Tensor, noise: Noise) -> Weighed:
+        """x0 ~ N(mean, std^2 I) given y, and ln p(y)."""
+        s, residual, z = self.svd.s.to(mean), self.residual(mean), noise(mean)
+        total = (s * std) ** 2 + self.noise**2  # variance of y along each vector
+        seen = s * std**2 / total * residual + std * self.noise / total.sqrt() * self.svd.Vt(z)
+        x0 = mean + std * z + self.svd.V(seen - std * self.svd.Vt(z))
+        return x0, _log_normal(residual / total.sqrt(), total.log().sum() / 2) + self.constant
