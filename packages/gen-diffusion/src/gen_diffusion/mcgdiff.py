@@ -8,7 +8,7 @@ and is free below it. Above it, a Gaussian guess of where the path will be weigh
 the chain's kernel moves them. No gradient of the denoiser is needed.
 
 Deviations from the paper: l_i need not be a level of the grid, for the step across it is split there, with the same
-estimate x0; and with a finite `sigma_data` the guess knows the sigma_data of the data, where the paper's does not.
+estimate x0; and with a finite `sigma_data` the guess knows the spread of the data, where the paper's does not.
 
 [Cardoso23] Monte Carlo guided diffusion for Bayesian linear inverse problems, arXiv:2308.07983.
 """
