@@ -1,5 +1,6 @@
 from .adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
 from .bound import elbo, optimal_variance, posterior_error
+from .calibration import Calibration, Problem, calibrate, difference, lattice_levels, lattice_problem
 from .clatr import CLaTr, CLaTrTask
 from .condition import Condition
 from .convergence import Convergence, convergence, plot_convergence
@@ -56,6 +57,7 @@ from .motion import Trajectories, draw_trajectories, motion_score
 from .networks import load
 from .noise import initial_noise, keyed
 from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
+from .particles import ParticleSampler, mcgdiff_sample, moments_sample, twisted_sample
 from .points import grid, grid_mixture, moons, rings, swiss_roll
 from .posterior import daps, ddnm, ddrm, dps, mgdm, pigdm, pigdm_denoiser
 from .resample import effective_size, multinomial, residual, stratified, systematic
@@ -100,6 +102,7 @@ __all__ = [
     "BytePairs",
     "CLaTr",
     "CLaTrTask",
+    "Calibration",
     "Characters",
     "Condition",
     "Convergence",
@@ -114,9 +117,11 @@ __all__ = [
     "LogLikelihood",
     "MCGDiff",
     "Observation",
+    "ParticleSampler",
     "Particles",
     "Poisson",
     "Preconditioned",
+    "Problem",
     "Scene",
     "Snapshot",
     "Step",
@@ -136,6 +141,7 @@ __all__ = [
     "bits_per_dim",
     "block_mean",
     "blur",
+    "calibrate",
     "cfg",
     "channel_mean",
     "churn",
@@ -158,6 +164,7 @@ __all__ = [
     "decomposed",
     "denoising_loss",
     "dequantise",
+    "difference",
     "discrete",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -190,6 +197,8 @@ __all__ = [
     "karras",
     "keyed",
     "kspace_lines",
+    "lattice_levels",
+    "lattice_problem",
     "likelihood",
     "linear",
     "linear_betas",
@@ -199,9 +208,11 @@ __all__ = [
     "masked_loss",
     "matrix",
     "mcgdiff",
+    "mcgdiff_sample",
     "mgdm",
     "min_snr_weight",
     "moments",
+    "moments_sample",
     "moons",
     "motion_kernel",
     "motion_score",
@@ -235,6 +246,7 @@ __all__ = [
     "to_poses",
     "tokenise",
     "twisted",
+    "twisted_sample",
     "uniform_discrete",
     "uniform_flow",
     "untwisted",

@@ -36,8 +36,10 @@ Weighed = tuple[State, Float[Tensor, "n"]]  # particles, and the logarithms of t
 class FeynmanKac(Protocol):
     """The target is E of the product of all weights: Z, over paths of `initial` and `move`."""
 
-    steps: int
-    """Moves."""
+    @property
+    def steps(self) -> int:
+        """Moves."""
+        ...
 
     def initial(self, n: int, noise: Noise) -> Tensor:
         """`n` first particles."""

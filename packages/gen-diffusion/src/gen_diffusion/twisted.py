@@ -7,12 +7,12 @@ The chain is that of the sampler `ddim(eta)`: its law p(x0) and weight p(y | x0)
 ln p(y | x) at level sigma from the denoiser, and E[x0 | x, y], by which particles are moved; how good it is decides
 only how many particles are needed. ln Z is that of the chain, which differs from ln p(y) by its discretisation.
 
-    twist        ln p(y | x) is estimated as                                       gradients of the denoiser
-    isotropic    N(y; A D(x), A r^2 A^T + noise), r^2 = S sigma^2 / (S + sigma^2)      1
-    moments      N(y; A D(x), sigma^2 A D'(x) A^T + noise), exact for Gaussian data    as many as values in y
-    likelihood   p(y | x0 = D(x)): any observation, any function of x0                 1
-    noisy        a function of x and sigma, such as a classifier's ln p(c | x)         -
-    untwisted    nothing before x0: the prior's draws are weighed, importance sampling   -
+    twist        ln p(y | x) is estimated as                                             backward passes
+    isotropic    N(y; A D, r^2 A A^T + noise), 1 / r^2 = 1 / sigma_data^2 + 1 / sigma^2  1
+    moments      N(y; A D, sigma^2 A D' A^T + noise), exact for Gaussian data            one for each value in y
+    likelihood   ln p(y | x0 = D) of any observation, or any function of x0              1
+    noisy        a function of x and sigma, such as a classifier's ln p(c | x)           -
+    untwisted    0: the prior's draws are weighed at the end, importance sampling        -
 
 [Wu23] Practical and asymptotically exact conditional sampling in diffusion models, arXiv:2306.17775 (TDS).
 [Song23] Pseudoinverse-guided diffusion models for inverse problems, ICLR 2023 (PiGDM).
@@ -80,7 +80,7 @@ def noisy(log_prob: Callable[[Tensor, Tensor], Tensor]) -> Twist:
 
 
 def isotropic(obs: Observation, sigma_data: float = 1.0) -> Twist:
-    """As if x0 were D(x) with variance r^2 in each value, right for data of standard deviation `sigma_data` ([Song23])."""
+    """As if x0 were D(x) with variance r^2 in each value, that of data with standard deviation `sigma_data`."""
     seen = Coordinates.of(obs)
 
     def look(denoise: Denoise, x: Tensor, sigma: Tensor) -> Look:
