@@ -102,7 +102,7 @@ def test_particles_are_calibrated_at_a_call_a_level(sampler):
 
 
 def test_a_good_twist_beats_importance_sampling_by_a_paired_interval():
-    problems, few = [lattice_problem(2, 1, i) for i in range(5)], {"n": 100, "clouds": 1, "slices": 5}
+    problems, few = [lattice_problem(4, 3, i) for i in range(5)], {"n": 100, "clouds": 1, "slices": 5}
     blind = report(ParticleSampler(twisted, {"twist": untwisted}), problems, **few)
     gap = difference(report(moments_sample, problems, **few), blind, "log_z_error")
     assert gap.high < 0 and gap.n == 5
