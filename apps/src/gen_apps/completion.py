@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Completion:
-    """Print a script that completes the commands and flags of gen, for a shell to read when it starts."""
+    """Print a script that completes commands and flags: for a shell to read when it starts."""
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """bash and zsh: eval "$(gen completion bash)" in ~/.bashrc or ~/.zshrc; fish: gen completion fish | source."""
@@ -21,7 +21,7 @@ class Completion:
 def completion(config: Completion) -> None:
     from gen_apps.__main__ import COMMANDS, GREEN, find
 
-    flags = {name: sorted(flag_names(find(place))) for name, (place, _, _) in COMMANDS.items()}
+    flags = {name: sorted(flag_names(find(place))) for name, (place, _) in COMMANDS.items()}
     print((_fish if config.shell == "fish" else _bash)(flags | {name: ["--help"] for name in GREEN}, config.shell))
 
 

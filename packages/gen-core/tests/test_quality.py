@@ -8,7 +8,8 @@ import torch
 
 from gen_core import Arrays, digits
 from gen_core.metrics import frechet, kid, memorisation, nearest_neighbour, prdc
-from gen_core.quality import COLUMNS, Reference, assess, difference, flat, table, tabulate, text
+from gen_core.quality import Reference, assess, difference, flat, table, tabulate
+from gen_core.scales import scale, text
 
 
 def normal(*shape, seed=0):
@@ -66,7 +67,7 @@ def test_no_interval_leaves_what_a_figure_can_be(points):
     measured = [points.measure("few kinds", 0.1 * normal(120, 2)), points.training_data(), points.gaussian()]
     for figures in (m.figures for m in measured):
         for name, e in figures.items():
-            assert COLUMNS[name][0] <= e.low <= e.value <= e.high <= COLUMNS[name][1], name
+            assert scale(name).low <= e.low <= e.value <= e.high <= scale(name).high, name
 
 
 def test_a_difference_of_two_samplers_has_the_interval_of_the_difference(points):

@@ -20,6 +20,7 @@ from gen_apps.options import given
 from gen_apps.results import write_results
 from gen_core import Arrays, quality
 from gen_core.callbacks import bar
+from gen_core.scales import text
 from gen_diffusion.explain import Counted
 
 COLUMNS = ("frechet", "frechet-features", "kid", "precision", "recall", "two-sample", "memorisation", "label")
@@ -76,13 +77,13 @@ def _planned(config: CompareSamplers, trained: TrainedDiffusion) -> Iterator[tup
 
 
 def _first(half: Arrays, n: int) -> Arrays:
-    """As many samples of all sets, so that their distances are biased alike."""
+    """The first `n` samples: as many of all sets, so that their distances are biased alike."""
     return Arrays(*half[torch.arange(min(n, len(half)))], classes=half.classes)
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
     found = row.get(name, "")
-    return quality.text(found) if isinstance(found, dict) else found if isinstance(found, str) else f"{found:g}"
+    return text(found) if isinstance(found, dict) else found if isinstance(found, str) else f"{found:g}"
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -31,7 +31,7 @@ DAY = 86400.0  # seconds
 
 
 def directory() -> Path:
-    """Where the entries lie."""
+    """Folder of the entries."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gen" / "pictures"
     return Path(os.environ.get("GEN_CACHE") or usual)
 

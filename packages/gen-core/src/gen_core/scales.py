@@ -1,17 +1,19 @@
-"""What the figures of a run mean: which direction is better, and which values are possible.
+"""Scales of figures: which direction is better, which values are possible, and how they are printed.
 
 scale("val/recall")  # Scale(better="higher is better", low=0.0, high=1.0)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
-__all__ = ["Scale", "scale"]
+__all__ = ["Scale", "scale", "text"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How to read a figure.
+    """Direction and range of a figure.
 
     Args:
         better: which values are better, in words; empty where that is not known.
@@ -51,3 +53,17 @@ SCALES = {
 def scale(name: str) -> Scale:
     """The scale of a metric by its name or the last part of it; an empty one for an unknown metric."""
     return SCALES.get(name) or SCALES.get(name.rsplit("/", 1)[-1], Scale())
+
+
+def text(entry: Any, digits: int = 3) -> str:
+    """An entry of a row of results for a reader: its value, and its interval with one digit less.
+
+    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]}), text(12), text(None)
+    ('0.987 (0.98–1)', '12', '–')
+    """
+    if isinstance(entry, Mapping):
+        ends = [text(float(end), digits - 1) for end in entry.get("interval", ())]
+        return text(entry["value"], digits) + (f" ({'–'.join(ends)})" if ends else "")
+    if isinstance(entry, float):
+        return f"{entry:.0f}" if 10**digits - 0.5 <= abs(entry) < 1e6 else f"{entry:.{digits}g}"
+    return "–" if entry is None else str(entry)

@@ -8,6 +8,7 @@ from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
 from .draw import draw
+from .fidelity import covered, psnr, spread_over_error, ssim
 from .guide import (
     autoguide,
     cfg,
@@ -95,6 +96,7 @@ from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
 from .twisted import Twist, Twisted, isotropic, likelihood, moments, noisy, twisted, untwisted
 from .unet import UNet
+from .variation import total_variation
 from .view import View, convert
 
 __all__ = [
@@ -155,6 +157,7 @@ __all__ = [
     "corrected",
     "cosine",
     "cosine_betas",
+    "covered",
     "crosswell",
     "daps",
     "ddim",
@@ -228,6 +231,7 @@ __all__ = [
     "pigdm_denoiser",
     "plot_convergence",
     "posterior_error",
+    "psnr",
     "radon",
     "rays",
     "rec601",
@@ -238,6 +242,8 @@ __all__ = [
     "seismic",
     "separable",
     "smc",
+    "spread_over_error",
+    "ssim",
     "stations",
     "stratified",
     "swiss_roll",
@@ -245,6 +251,7 @@ __all__ = [
     "to_features",
     "to_poses",
     "tokenise",
+    "total_variation",
     "twisted",
     "twisted_sample",
     "uniform_discrete",

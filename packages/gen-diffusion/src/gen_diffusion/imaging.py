@@ -4,7 +4,7 @@
     A = channel_mean((3, 32, 32)), rec601((3, 32, 32))   # two greys: papers mean either by "colourisation"
     A = block_mean((3, 32, 32), 4), bicubic(...)         # two ways to shrink, both called "super-resolution"
     A = blur(gaussian_kernel(1.5), (3, 32, 32))          # or motion_kernel, or any kernel
-    A = mri(kspace_lines(32, 4), (1, 32, 32))                   # some frequencies of a real or a complex picture
+    A = mri(kspace_lines((32, 32), 4), (1, 32, 32))                   # some frequencies of a real or a complex picture
     A = compressed_sensing((1, 8, 8), 20)                # random projections
 
 Those that are not linear, `phase_retrieval` and `clipping`, are plain functions of a batch.
@@ -195,15 +195,20 @@ def mri(mask: Bool[Tensor, "h w"], shape: Shape) -> Linear:
     return Linear(forward, adjoint, shape, (2, m), svd)
 
 
-def kspace_lines(size: int, acceleration: int, centre: float = 0.08, seed: int = 0) -> Bool[Tensor, "size size"]:
-    """A mask of whole k-space lines: the middle ones, and others at random, in all a share of 1 / acceleration."""
-    count, middle = max(1, round(size / acceleration)), max(1, round(centre * size))
-    first = size // 2 - middle // 2
-    inside = torch.arange(first, first + middle)
-    others = torch.tensor([i for i in range(size) if i not in inside.tolist()])
-    chosen = others[torch.randperm(len(others), generator=Generator().manual_seed(seed))][: max(0, count - middle)]
-    mask = torch.zeros(size, size, dtype=torch.bool)
-    mask[torch.cat([inside, chosen])] = True
+def kspace_lines(size: tuple[int, int], acceleration: int, centre: float = 0.08, seed: int = 0) -> Bool[Tensor, "h w"]:
+    """A mask (h, w) of whole rows of frequencies: those in the middle and random others, a share of 1 / acceleration.
+
+    Args:
+        centre: share of the rows that is seen in the middle.
+    """
+    height = size[0]
+    middle = max(1, round(centre * height))
+    first = height // 2 - middle // 2
+    others = torch.cat([torch.arange(first), torch.arange(first + middle, height)])
+    random = others[torch.randperm(len(others), generator=Generator().manual_seed(seed))]
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[first : first + middle] = True
+    mask[random[: max(0, round(height / acceleration) - middle)]] = True
     return mask
 
 

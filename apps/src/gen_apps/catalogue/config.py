@@ -1,0 +1,48 @@
+"""The flags of the `gen data` commands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gen_apps.command import Measures
+from gen_apps.options import Count
+
+SetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+
+
+@dataclass(frozen=True)
+class ListData(Measures):
+    """List real data that packages of Debian and PyPI carry: what they hold, their licence, what gets them."""
+
+    kind: Literal["all", "pictures", "text", "sound", "fields", "tables", "networks"] = "all"
+    """Only sets of this kind."""
+
+
+@dataclass(frozen=True)
+class ShowData:
+    """Draw a sheet of a set of data: pictures with their names, or the first lines of a text; print its facts."""
+
+    name: SetName
+    """A name of `gen data list`, or NAME:FOLDER to read its files from there."""
+    n: Count = None
+    """Pictures of each class, documents of a text (8)."""
+    language: str = "en"
+    """Of captions, as fr or pt_BR."""
+    out: Path | None = None
+    """PNG to write; by default NAME.png."""
+
+    def __post_init__(self):
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"--n must be at least 1, got {self.n}")
+
+
+@dataclass(frozen=True)
+class GetData:
+    """Install the packages of a set of data: by pip, or by apt-get where you are root; or print the commands."""
+
+    name: SetName
+    """A name of `gen data list`."""
+    dry_run: bool = False
+    """Print the commands, and run none."""
