@@ -30,7 +30,6 @@ def test_ssim_is_that_of_torchmetrics():
     torch.testing.assert_close(ssim(x, truth), torch.tensor(SSIM_OF_TORCHMETRICS).double(), rtol=0, atol=1e-5)
     torch.testing.assert_close(ssim(truth, truth), torch.ones(2).double())
     assert ssim(x[..., :8, :5], truth[..., :8, :5]).isfinite().all()  # smaller than the window
-    assert (ssim(-truth, truth) < 0.1).all()
 
 
 @pytest.mark.peers

@@ -161,7 +161,7 @@ def restored(
         cells = [(name, x[i]) for name, x in pictures]
         cells.insert(len(columns), ("spread", spread[i][None]))
         for ax, (name, x) in zip(axes[i], cells, strict=True):
-            image = x.movedim(0, -1).squeeze(-1)
+            image = x.movedim(0, -1).squeeze(-1).numpy()
             if name == "spread":
                 ax.imshow(image, cmap="magma", vmin=0, vmax=float(spread[:n].max()))
             elif name == "seen":
@@ -169,7 +169,7 @@ def restored(
                 ax.imshow(((image - low) / (high - low)), cmap="grey", vmin=0, vmax=1, aspect="auto")
                 ax.set_box_aspect(1)
             else:
-                ax.imshow((image.clamp(-1, 1) + 1) / 2, cmap="grey", vmin=0, vmax=1)
+                ax.imshow((image.clip(-1, 1) + 1) / 2, cmap="grey", vmin=0, vmax=1)
             if i == 0:
                 ax.set_title(name, fontsize=8)
     return figure
