@@ -35,6 +35,7 @@ from gen_core.intervals import Estimate, mean
 from gen_core.metrics import sliced_wasserstein
 from gen_core.runtime import generator
 from gen_diffusion.denoise import Denoiser
+from gen_diffusion.explain import Counted
 from gen_diffusion.mixture import GaussianMixture
 from gen_diffusion.operators import Gaussian, Linear, Observation, matrix, observe
 from gen_diffusion.particles import ParticleSampler
@@ -153,13 +154,13 @@ def calibrate(
 def _measure(
     sampler: Sampler, problem: Problem, sigmas: Tensor, n: int, clouds: int, slices: int, seed: int
 ) -> Quality:
-    posterior, counted = problem.prior.posterior(problem.obs), Counted(problem.prior)
+    posterior, counted = problem.prior.posterior(problem.obs), _Counted(problem.prior)
     g = generator(seed, "draws", *problem.key)
     draws, log_z = zip(*(_cloud(sampler, counted, problem.obs, sigmas, n, g) for _ in range(clouds)), strict=True)
     evidence = problem.prior.evidence(problem.obs)
     error = None if None in log_z else (torch.stack(log_z) - evidence).abs().mean().item()
     compared = _compare(torch.cat(draws), posterior, slices, generator(seed, "exact", *problem.key))
-    calls, gradients = counted.calls / (n * clouds), counted.gradients / (n * clouds)
+    calls, gradients = counted.evaluations / (n * clouds), counted.gradients / (n * clouds)
     return Quality(**compared, calls=calls, gradients=gradients, log_z_error=error)
 
 
@@ -194,26 +195,24 @@ def kolmogorov_smirnov(a: Float[Tensor, "n"], b: Float[Tensor, "m"]) -> float:
     return (share(a) - share(b)).abs().max().item()
 
 
-class Counted:
-    """A denoiser that counts the samples it was called with, and those that gradients were taken through."""
+class _Counted(Counted):
+    """A denoiser that also counts the samples that gradients were taken through."""
 
-    def __init__(self, denoiser: Denoiser):
-        self.denoiser, self.calls, self.gradients = denoiser, 0, 0
+    gradients = 0
 
     def __call__(self, x: Tensor, sigma: Any, **cond: Any) -> Tensor:
-        self.calls += len(x)
-        return _Watched.apply(self.denoiser(x, sigma, **cond), self)
+        return _Watched.apply(super().__call__(x, sigma, **cond), self)
 
 
 class _Watched(torch.autograd.Function):
     """The identity, whose backward pass is counted."""
 
     @staticmethod
-    def forward(x: Tensor, counter: Counted) -> Tensor:
+    def forward(x: Tensor, counter: _Counted) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Counted], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, _Counted], output: Tensor) -> None:
         ctx.counter = inputs[1]
 
     @staticmethod
