@@ -20,6 +20,7 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "diffusion train": "diffusion.config:TrainDiffusion diffusion.train:train",
         "diffusion sample": "diffusion.config:SampleDiffusion diffusion.sample:sample",
         "diffusion restore": "diffusion.config:Restore diffusion.restore:restore",
+        "diffusion calibrate": "diffusion.config:Calibrate diffusion.calibrate:calibrate",
         "diffusion compare": "diffusion.config:CompareSamplers diffusion.compare:compare",
         "diffusion likelihood": "diffusion.config:Likelihood diffusion.likelihood:likelihood",
         "diffusion learn2d": "diffusion.config:Learn2d diffusion.learn2d:learn2d",
