@@ -131,7 +131,7 @@ def test_em_of_several_sequences_has_no_transition_across_their_border():
     torch.testing.assert_close(both.transition, sum(s.transition for s in each), rtol=0, atol=1e-12)
     torch.testing.assert_close(both.initial, sum(s.initial for s in each), rtol=0, atol=1e-12)
     assert both.transition.sum().item() == pytest.approx(5 + 0 + 3, abs=1e-10)
-    assert both.sums.sums.count.sum().item() == pytest.approx(11, abs=1e-10)
+    assert both.sums.sums.n.sum().item() == pytest.approx(11, abs=1e-10)
 
 
 def test_zeros_stay_and_ten_thousand_steps_of_unlikely_data_are_safe():

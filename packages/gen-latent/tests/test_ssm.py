@@ -129,20 +129,31 @@ def test_missing_is_removed_and_not_zero():
     close(model.smooth(nothing).mean[0].flatten(), dense(model, 4)[0])
 
 
-def test_covariances_stay_positive_over_5000_steps_of_a_nearly_exact_sensor():
+def test_covariances_stay_positive_over_2000_steps_of_a_nearly_exact_sensor():
     model = LinearGaussianSSM(
-        torch.zeros(2), 1e6 * torch.eye(2), [[1, 1], [0, 1]], 1e-10 * torch.eye(2), [[1.0, 0]], [[1e-10]]
+        torch.zeros(2),
+        1e6 * torch.eye(2),
+        torch.tensor([[1.0, 1], [0, 1]]),
+        1e-10 * torch.eye(2),
+        torch.tensor([[1.0, 0]]),
+        torch.tensor([[1e-10]]),
     )
-    smoothed = model.smooth(normal(1, 5000, 1).cumsum(1))
-    filtered = model.filter(normal(1, 5000, 1).cumsum(1))
-    for cov in (smoothed.cov, filtered.cov):
+    filtered = model.filter(normal(1, 2000, 1).cumsum(1))
+    for cov in (filtered.cov, rts_smoother(filtered).cov):
         assert (torch.linalg.eigvalsh(cov)[..., 0] > 0).all()
         assert torch.equal(cov, cov.mT)
 
 
 def test_singular_noise_is_defined():
     """A constant velocity without noise is known from two exact looks; an exact look at what is known is refused."""
-    free = LinearGaussianSSM(torch.zeros(2), torch.eye(2), [[1, 1], [0, 1]], torch.zeros(2, 2), [[1.0, 0]], [[1e-6]])
+    free = LinearGaussianSSM(
+        torch.zeros(2),
+        torch.eye(2),
+        torch.tensor([[1.0, 1], [0, 1]]),
+        torch.zeros(2, 2),
+        torch.tensor([[1.0, 0]]),
+        torch.tensor([[1e-6]]),
+    )
     line = 1 + 0.5 * torch.arange(10.0)
     smoothed = free.smooth([line])
     close(smoothed.mean[0, :, 1], torch.full((10,), 0.5).double(), atol=1e-4)
@@ -182,7 +193,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_q():
         close(a, b, atol=1e-8)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_em_never_lowers_the_likelihood(seed: int):
     """Ragged, with gaps and sequences of length 1; each step adds at least what it adds to Q."""
     truth = random_model(seed=seed)
@@ -190,7 +201,7 @@ def test_em_never_lowers_the_likelihood(seed: int):
     y[normal(*y.shape, seed=seed) > 1] = NAN
     data = pad_sequences(y, lengths=[30, 1, 17, 2, 30, 8])
     start = random_model(seed=seed + 100)
-    fit = fit_em(start, data, steps=20, tolerance=0.0)
+    fit = fit_em(start, data, steps=12, tolerance=0.0)
     for step, after in zip(fit.steps, fit.log_likelihoods[1:], strict=True):
         assert after - step.log_likelihood >= step.q_new - step.q - 1e-8 >= -2e-8
 

@@ -109,7 +109,7 @@ class Gaussians:
     def fit(self, sums: "GaussianSums") -> "Gaussians":
         _, s = sums
         shift = s.weight(torch.zeros_like(s.yx), torch.ones(1, dtype=torch.bool))
-        cov = at_least(self._shaped(s.cov(shift, self.cov), s.count), self.floor)
+        cov = at_least(self._shaped(s.cov(shift, self.cov), s.n), self.floor)
         return replace(self, mean=sums.origin + shift[..., 0], cov=cov)
 
     def _shaped(self, cov: Float[Tensor, "k d d"], count: Float[Tensor, "k"]) -> Float[Tensor, "k d d"]:

@@ -60,7 +60,7 @@ class HMM:
             )
         for name in ("initial", "transition"):
             p = getattr(self, name).double()
-            object.__setattr__(self, name, p)
+            object.__setattr__(self, name, p / p.sum(-1, keepdim=True))  # from single precision, to double
             if (p < 0).any() or (p.sum(-1) - 1).abs().max() > 1e-6:
                 raise ValueError(f"{name} must be probabilities that sum to 1, got {p.tolist()}")
 
@@ -112,7 +112,7 @@ class HMM:
             raise ValueError("a sequence has probability 0 under the model; give its zeros some probability")
         return filtered, log_prob
 
-    def _smooth(self, filtered: Tensor) -> tuple[Float[Tensor, "b t k"], Float[Tensor, "b t k k"]]:
+    def _smooth(self, filtered: Tensor) -> tuple[Float[Tensor, "b t k"], Float[Tensor, "b steps k k"]]:
         """p(s_t | all x), and p(s_t | s_(t+1), x_1..x_t) as (b, t - 1, s_t, s_(t+1)) ([Kitagawa87] eq. 2.5)."""
         joint = filtered[:, :-1, :, None] + self.transition.log()
         back = (

@@ -26,7 +26,7 @@ from gen_latent.regression import Sums, cholesky
 class MixtureStatistics(NamedTuple):
     """Expected number of points of each component, and the sums of their density."""
 
-    count: Tensor
+    n: Tensor
     sums: Any
     log_likelihood: Tensor
     """ln p(data)."""
@@ -73,11 +73,11 @@ class MixtureModel:
 
     def expected_log_prob(self, statistics: MixtureStatistics) -> Tensor:
         """Q: expected ln p(x, k) of the data."""
-        return torch.xlogy(statistics.count, self.weight).sum() + self.emission.expected_log_prob(statistics.sums)
+        return torch.xlogy(statistics.n, self.weight).sum() + self.emission.expected_log_prob(statistics.sums)
 
     def maximise(self, statistics: MixtureStatistics) -> "MixtureModel":
         """Share of each component, and its density fitted to the weighted data."""
-        return MixtureModel(shares(statistics.count, self.weight), self.emission.fit(statistics.sums))
+        return MixtureModel(shares(statistics.n, self.weight), self.emission.fit(statistics.sums))
 
 
 class FactorStatistics(NamedTuple):
@@ -179,7 +179,7 @@ class FactorAnalysis:
         """Loadings and mean by regression on the factors, noise by its residuals."""
         s = statistics.data
         w = s.weight(torch.zeros_like(s.yx), torch.ones(s.yx.shape[-1], dtype=torch.bool))
-        noise = s.scatter(w).diagonal() / s.count
+        noise = s.scatter(w).diagonal() / s.n
         noise = noise.mean().expand_as(noise) if self.isotropic else noise
         return replace(self, mean=w[:, -1], loadings=w[:, :-1], noise=noise.clamp_min(self.floor))
 

@@ -2,7 +2,7 @@
 
 y | x ~ N(W x, C), where y and x may be hidden: only expectations of their products enter.
 
-    sums = Sums(count, yy, yx, xx)                   # E[sum of 1], E[sum of y y'], E[sum of y x'], E[sum of x x']
+    sums = Sums(n, yy, yx, xx)                       # E[sum of 1], E[sum of y y'], E[sum of y x'], E[sum of x x']
     w = sums.weight(w, free); c = sums.cov(w, c)     # what maximises ...
     sums.log_prob(w, c)                              # ... the expected log-likelihood
 
@@ -21,7 +21,7 @@ from gen_latent.distributions import LOG_2PI
 class Sums(NamedTuple):
     """Expected products, summed over samples; leading dimensions are a batch of regressions."""
 
-    count: Tensor
+    n: Tensor
     """(...)"""
     yy: Tensor
     """(..., p, p)"""
@@ -45,7 +45,7 @@ class Sums(NamedTuple):
         else:
             log_det, rank = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1), cov.shape[-1]
         spread = right_divide(self.scatter(w), cov).diagonal(dim1=-2, dim2=-1).sum(-1)
-        return -0.5 * (self.count * (rank * LOG_2PI + log_det) + spread)
+        return -0.5 * (self.n * (rank * LOG_2PI + log_det) + spread)
 
     def weight(self, w: Float[Tensor, "... p q"], free: Bool[Tensor, "q"]) -> Float[Tensor, "... p q"]:
         """W of the largest likelihood, where only the columns in `free` may differ from `w`."""
@@ -54,11 +54,11 @@ class Sums(NamedTuple):
         target = self.yx[..., free] - w[..., ~free] @ self.xx[..., ~free, :][..., free]
         best = w.clone()
         best[..., free] = right_divide(target, self.xx[..., free, :][..., free])
-        return torch.where(self.count[..., None, None] > 0, best, w)
+        return torch.where(self.n[..., None, None] > 0, best, w)
 
     def cov(self, w: Float[Tensor, "... p q"], old: Float[Tensor, "... p p"]) -> Float[Tensor, "... p p"]:
         """C of the largest likelihood given W; `old` where there are no samples."""
-        n = self.count[..., None, None]
+        n = self.n[..., None, None]
         return torch.where(n > 0, self.scatter(w) / n.clamp_min(torch.finfo(n.dtype).tiny), old)
 
 

@@ -22,6 +22,7 @@ from gen_latent.kalman import Belief, Filtered, Smoothed, affine, kalman_filter,
 from gen_latent.regression import Sums, at_least, right_divide
 from gen_latent.sequences import Sequences, pad_sequences
 
+ZERO = torch.zeros(())
 PARAMETERS = ("m", "P", "F", "b", "Q", "H", "d", "R")
 
 
@@ -43,7 +44,7 @@ class LinearGaussianSSM:
         m, P: mean (n,) and covariance (n, n) of the first state, before its observation.
         F, Q: transition (n, n) and covariance of its noise.
         H, R: observation matrix (p, n) and covariance of its noise (p, p).
-        b, d: offsets, (n,) and (p,), or known inputs that change with time, (t - 1, n) and (t, p); 0 if None.
+        b, d: offsets, (n,) and (p,), or known inputs that change with time, (t - 1, n) and (t, p); 0 unless given.
         fixed: names of parameters that EM does not change.
         floor: the smallest variance in any direction that EM gives to P, Q and R.
 
@@ -57,17 +58,18 @@ class LinearGaussianSSM:
     Q: Tensor
     H: Tensor
     R: Tensor
-    b: Tensor | None = None
-    d: Tensor | None = None
+    b: Tensor = ZERO
+    d: Tensor = ZERO
     fixed: frozenset[str] = frozenset()
     floor: float = 0.0
 
     def __post_init__(self):
-        zeros = {"b": torch.zeros(len(self.m)), "d": torch.zeros(len(self.H))}
         for name in PARAMETERS:
-            value = getattr(self, name)
-            object.__setattr__(self, name, torch.as_tensor(zeros[name] if value is None else value).double())
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name)).double())
         n, p = len(self.m), len(self.H)
+        for name, size in (("b", n), ("d", p)):
+            if getattr(self, name).ndim == 0:
+                object.__setattr__(self, name, getattr(self, name).expand(size))
         shapes = {"m": (n,), "P": (n, n), "F": (n, n), "b": (n,), "Q": (n, n), "H": (p, n), "d": (p,), "R": (p, p)}
         for name, shape in shapes.items():
             got = tuple(getattr(self, name).shape)
