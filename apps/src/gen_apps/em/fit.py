@@ -1,6 +1,6 @@
 """`gen em mixture|hmm|kalman`: fit by EM, print every step, and explain what happened on one page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _best(config: EMCommand, start: Callable[[int], Any], data: Any) -> Fit:
     return max(fits, key=lambda fit: fit.log_likelihood)
 
 
-def _show(config: EMCommand, fit: Fit, n: int, found: list[Mapping[str, Any]], picture: Any) -> None:
+def _show(config: EMCommand, fit: Fit, n: int, found: Sequence[Mapping[str, Any]], picture: Any) -> None:
     """Print and write the steps of a fit, and its page."""
     after = fit.log_likelihoods[1:]
     steps = [
@@ -144,7 +144,7 @@ def _show(config: EMCommand, fit: Fit, n: int, found: list[Mapping[str, Any]], p
         kind=config.kind,
         fit=fit,
         n=n,
-        steps=[(r["name"], *(f"{r[k]:,.6f}" for k in ("log_likelihood", "rise", "q", "q_new"))) for r in steps],
+        steps=[[r["name"], *(f"{r[name]:,.7g}" for name in ("log_likelihood", "rise", "q", "q_new"))] for r in steps],
         curves=draw.curves(fit),
         picture=picture,
         columns=columns,

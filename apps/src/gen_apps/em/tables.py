@@ -54,14 +54,14 @@ def _prices() -> np.ndarray:
     """Monthly S&P 500, which ships with matplotlib."""
     from matplotlib import cbook
 
-    values = _csv(Path(cbook.get_sample_data("Stocks.csv", asfileobj=False)))[:, -2]
+    values = _csv(Path(str(cbook.get_sample_data("Stocks.csv", asfileobj=False))))[:, -2]
     return values[np.isfinite(values)][:, None]  # without the days of dividends
 
 
 def _iris() -> np.ndarray:
     from sklearn.datasets import load_iris
 
-    return load_iris(return_X_y=True)[0]
+    return np.asarray(load_iris(return_X_y=True)[0])
 
 
 BUNDLED = {
