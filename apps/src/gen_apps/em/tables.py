@@ -23,17 +23,17 @@ def read(name: str) -> Tensor:
     x = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _csv(path)
     if x.dtype.kind not in "fiu" or x.ndim not in (1, 2, 3) or not x.size:
         raise ValueError(f"{name} holds {x.dtype} of the shape {x.shape}; it must hold numbers, in 1 to 3 dimensions")
-    return torch.from_numpy(x.astype(np.float64))[..., None] if x.ndim == 1 else torch.from_numpy(x.astype(np.float64))
+    return torch.from_numpy((x[:, None] if x.ndim == 1 else x).astype(np.float64))
 
 
 def _csv(path: Path) -> np.ndarray:
     """The columns in which all cells are numbers or empty; a first row without numbers is a header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(line for line in file if not line.startswith("#")) if row]
-    if len({len(row) for row in rows}) > 1:
-        raise ValueError(
-            f"{path} has rows of {sorted({len(row) for row in rows})} cells; all must have the same number"
-        )
+    lines = path.read_text(encoding="utf-8-sig").strip("\r\n").splitlines()
+    rows = list(csv.reader(line for line in lines if not line.startswith("#")))
+    one = max((len(row) for row in rows), default=0) == 1  # of a single column an empty line is an empty cell
+    rows = [row or [""] for row in rows if row or one]
+    if len(lengths := {len(row) for row in rows}) > 1:
+        raise ValueError(f"{path} has rows of {sorted(lengths)} cells; all must have the same number")
     cells = [[_number(cell) for cell in row] for row in rows]
     if cells and not any(isinstance(cell, float) for cell in cells[0]):
         cells = cells[1:]
