@@ -39,6 +39,11 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "latent-diffusion sample": "latent_diffusion.config:SampleLatentDiffusion latent_diffusion.train:sample",
         "compare": "compare.config:Compare compare.compare:compare",
     },
+    "Tables and series": {
+        "em mixture": "em.config:FitMixture em.fit:mixture",
+        "em hmm": "em.config:FitHMM em.fit:hmm",
+        "em kalman": "em.config:FitKalman em.fit:kalman",
+    },
     "Camera trajectories": {
         "trajectory train": "trajectory.config:TrainTrajectory trajectory.train:train",
         "trajectory sample": "trajectory.config:SampleTrajectory trajectory.sample:sample",
