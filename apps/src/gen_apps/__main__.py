@@ -78,7 +78,7 @@ GREEN = {  # commands of gen-green, which reads its own words with the standard 
     "green audit": "Check whether the hours, watts and tonnes of a published card agree",
     "green doctor": "Show what would be measured here, from what source, how sure",
 }
-FIRST = "To begin: gen diffusion train   (trains on bundled digits in two minutes, and writes a page)"
+FIRST = "To begin: gen diffusion train   (trains on bundled digits in about a minute, and writes a page)"
 
 
 def main(args: Sequence[str] | None = None) -> None:
