@@ -1,6 +1,7 @@
 """Twists: closed forms on Gaussians, a classifier, conditions, and observations without a Gaussian."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gen_diffusion import (
     isotropic,
     likelihood,
     matrix,
+    mcgdiff,
     moments,
     noisy,
     smc,
@@ -133,3 +135,19 @@ def test_bad_requests_are_refused():
         twisted(CLASSES, Observation(obs.A, torch.ones(7, 2).double(), Gaussian(0.5)), LEVELS)
     with pytest.raises(ValueError, match=r"pass twisted\(..., shape=...\)"):
         smc(twisted(CLASSES, lambda x0: x0[:, 0], LEVELS, twist=likelihood), 5)
+
+
+@pytest.mark.parametrize("model", [twisted, partial(twisted, twist=moments), mcgdiff])
+def test_particles_are_of_the_type_of_the_observation(model):
+    """A network in single precision is called in single precision, whatever the type of the levels."""
+    seen = set()
+
+    def denoiser(x, sigma):
+        seen.add(x.dtype)
+        return x / (1 + sigma**2)
+
+    obs = Observation(matrix(torch.tensor([[1.0, 0.5]])), torch.ones(1), Gaussian(0.5))
+    assert smc(model(denoiser, obs, LEVELS), 5, generator=draws()).x.dtype == torch.float32
+    double = Observation(obs.A, obs.y.double(), obs.noise)
+    x = ParticleSampler(model)(denoiser, double, torch.randn(5, 2, generator=draws()), LEVELS, generator=draws())
+    assert x.dtype == torch.float32 and seen == {torch.float32}

@@ -1,6 +1,5 @@
 """`gen diffusion calibrate`."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
@@ -34,13 +33,13 @@ from gen_diffusion import (
 from gen_diffusion import calibrate as measure
 from gen_diffusion.calibration import Figure
 
-SPREAD = math.sqrt(8**2 * 2 + 1)  # standard deviation of a coordinate of the lattice with equal weights
+SPREAD = 11.3  # standard deviation of a coordinate of the lattice, about
 METHODS: dict[str, Callable[..., Tensor]] = {
     "moments": moments_sample,
     "twisted": ParticleSampler(twisted, {"twist": partial(isotropic, sigma_data=SPREAD), "order": 2}),
     "mcgdiff": mcgdiff_sample,
-    "pigdm": partial(pigdm, sigma_data=SPREAD),
-    "dps": partial(dps, scale=0.1, sigma_data=SPREAD),
+    "pigdm": pigdm,
+    "dps": partial(dps, scale=0.1),
     "ddrm": ddrm,
     "ddnm": ddnm,
     "daps": partial(daps, sigma_data=SPREAD),
@@ -73,10 +72,10 @@ def calibrate(config: Calibrate) -> None:
 
 
 def _figures(found: Calibration) -> dict[str, Any]:
-    """Means over problems, with their intervals."""
-    estimates = {name: found.estimate(name) for name in get_args(Figure)}
-    units = {"log_z_error": "nats", "calls": "calls", "gradients": "calls"}
-    return {name: e.figure(units.get(name, "1")) for name, e in estimates.items() if e is not None}
+    """Means over problems, with their intervals; what was spent, which is the same for all of them."""
+    estimates = {name: e for name in get_args(Figure) if (e := found.estimate(name)) is not None}
+    spent = {name: estimates.pop(name).value for name in ("calls", "gradients")}
+    return spent | {name: e.figure("nats" if name == "log_z_error" else "1") for name, e in estimates.items()}
 
 
 def _beside(found: Calibration, first: Calibration) -> dict[str, Any]:
@@ -92,12 +91,12 @@ def _page(config: Calibrate, rows: list[dict[str, Any]]) -> Any:
         here = [row for row in rows if row["observed"] == dy]
         for name, title in DRAWN.items():
             curves = {
-                method: [(row["calls"]["value"], row[name]["value"]) for row in here if row["name"] == method]
+                method: [(row["calls"], row[name]["value"]) for row in here if row["name"] == method]
                 for method in config.methods
             }
             floor = here[0]["floor"]["value"] if name == "sw" else None
             title = f"{title}, {dy} observed"
-            plots[f"{name} {dy}"] = (title, drawings.quality(curves, floor, title, "exact draws"))
+            plots[f"{name} {dy}"] = (title, drawings.quality(curves, floor, name, "exact draws"))
     config.out.mkdir(parents=True, exist_ok=True)
     return pages.write(
         config.out / "calibrate.html",

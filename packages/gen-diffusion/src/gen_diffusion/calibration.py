@@ -24,7 +24,7 @@ Wasserstein distance than some samplers, and gives itself away by `ks` and `cove
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -113,7 +113,10 @@ class Calibration:
     def estimate(self, figure: Figure) -> Estimate | None:
         """The mean over problems with its interval of 95 %."""
         values = self.values(figure)
-        return None if values is None else mean(values)
+        if values is None:
+            return None
+        found = mean(values)
+        return replace(found, low=max(found.low, 0.0))  # no figure is negative
 
 
 def difference(a: Calibration, b: Calibration, figure: Figure, draws: int = 10_000, seed: int = 0) -> Estimate:

@@ -67,13 +67,13 @@ class MCGDiff:
     steps: int
 
     def initial(self, n: int, noise: Noise) -> Tensor:
-        return self.sigmas[0] * noise(torch.empty(n, *self.shape, dtype=self.sigmas.dtype))
+        return self.sigmas[0] * noise(self.y.new_empty(n, *self.shape))
 
     def begin(self, x: Tensor) -> Weighed:
         """White noise is turned into draws of noise given the guess of y."""
         sigma, z = self.sigmas[0], self.svd.Vt(x)
-        a, v = self._guess(sigma.expand(len(self.y)))
-        start = Leg(torch.zeros_like(z), sigma.expand(len(self.y)) ** 2, self.y, a, v)
+        there = sigma * torch.ones_like(self.y)
+        start = Leg(torch.zeros_like(z), there**2, self.y, *self._guess(there))
         x = x + self.svd.V(torch.where(self._ahead(0), start.draw(z / sigma), z) - z)
         first = torch.where(self._ahead(0), start.log_prob(), log_normal(self.y, self.levels**2)).sum(1)
         x0 = self.denoise(x, sigma)
@@ -114,9 +114,9 @@ class MCGDiff:
         """The move of the observed coordinates as far as y, or the next level, and the level where it ends."""
         sigma, sigma_next = self.sigmas[step], self.sigmas[step + 1]
         if sigma_next == 0:
-            last = (self.kappa * sigma).expand(len(self.y))
+            last = self.kappa * sigma * torch.ones_like(self.y)
             return sigma_next, Leg(z0, last**2, self.y, torch.ones_like(last), self.levels**2)
-        there = self.levels.clamp_min(sigma_next).clamp_max(sigma)
+        there = self.levels.clamp(float(sigma_next), float(sigma))
         keep, std = bridge(sigma, there, self.eta)
         return there, Leg(z0 + keep * (z - z0), std**2, self.y, *self._guess(there))
 
@@ -124,7 +124,7 @@ class MCGDiff:
         """ln of the guess after the coming move over the guess before it."""
         z = self.svd.Vt(x)
         _, leg = self._leg(step, z, self.svd.Vt(self._estimate(step, x0, last)))
-        a, v = self._guess(self.sigmas[step].expand(len(self.y)))
+        a, v = self._guess(self.sigmas[step] * torch.ones_like(self.y))
         before = log_normal(self.y - a * z, v)
         return torch.where(self._ahead(step), leg.log_prob() - before, 0).sum(1)
 
@@ -157,7 +157,7 @@ def mcgdiff(
         )
     sigmas = checked_levels(sigmas)
     seen, denoise = Coordinates.of(obs), partial(denoiser, **cond)
-    s = seen.svd.s
+    s = seen.svd.s.to(seen.y)
     constant = seen.constant - float(s.log().sum())  # y_i of the operator is s_i times the y_i of a coordinate
     parts = (seen.y / s, seen.noise / s, constant, sigmas, seen.shape, eta, order, sigma_data, kappa, len(sigmas) - 1)
     return MCGDiff(denoise, seen.svd, *parts)

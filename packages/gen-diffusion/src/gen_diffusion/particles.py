@@ -9,7 +9,7 @@ were resampled from the same particle are equal.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -62,10 +62,11 @@ class ParticleSampler:
         **options: Any,
     ) -> Particles:
         """The weighted particles that start from `x`."""
+        obs = replace(obs, y=obs.y.to(x))
         model = self.model(denoiser, obs, sigmas.to("cpu", x.dtype), **{**self.options, **options})
         return smc(model, x, ess=self.ess, resample=self.resample, generator=generator)
 
 
 twisted_sample = ParticleSampler(twisted)
-mcgdiff_sample = ParticleSampler(mcgdiff)
+mcgdiff_sample = ParticleSampler(mcgdiff, {"order": 2})
 moments_sample = ParticleSampler(twisted, {"twist": moments, "order": 2}, ess=0.2)

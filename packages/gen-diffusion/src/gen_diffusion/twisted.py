@@ -125,6 +125,7 @@ class Twisted:
     twist: Twist
     sigmas: Float[Tensor, "levels"]
     shape: tuple[int, ...] | None
+    like: Tensor  # of the type and device of the particles
     eta: int | float
     order: int
     kappa: int | float
@@ -133,7 +134,7 @@ class Twisted:
     def initial(self, n: int, noise: Noise) -> Tensor:
         if self.shape is None:
             raise ValueError("a function has no shape of its samples; pass twisted(..., shape=...)")
-        return self.sigmas[0] * noise(torch.empty(n, *self.shape, dtype=self.sigmas.dtype))
+        return self.sigmas[0] * noise(self.like.new_empty(n, *self.shape))
 
     def begin(self, x: Tensor) -> Weighed:
         look = self.twist.look(self.denoise, x, self.sigmas[0])
@@ -176,7 +177,7 @@ def twisted(
     Args:
         obs: what `twist` takes: an observation, or a function for `likelihood` and `noisy`.
         sigmas: decreasing levels, the last one 0. One call of the denoiser for each of the others.
-        shape: of a sample; by default that of the operator.
+        shape: of a sample; by default that of the operator. Particles that `smc` draws have the type of y.
         eta: share of fresh noise of the chain, above 0 (the proposal moves by it) and at most 1.
         order: 2 extrapolates the estimates as `dpmpp_2m_sde` does: less discretisation at no more calls.
         kappa: noise of the step to 0, in last levels: the estimate there is uncertain by that. 0 ends at the estimate.
@@ -187,8 +188,9 @@ def twisted(
     sigmas = checked_levels(sigmas)
     if shape is None and isinstance(obs, Observation) and isinstance(obs.A, Linear):
         shape = obs.A.shape_in
+    like = obs.y if isinstance(obs, Observation) else torch.empty(0)
     denoise = partial(denoiser, **cond)
-    return Twisted(denoise, twist(obs), sigmas, shape, eta, order, kappa, len(sigmas) - 1)
+    return Twisted(denoise, twist(obs), sigmas, shape, like, eta, order, kappa, len(sigmas) - 1)
 
 
 def _look(denoise: Denoise, x: Tensor, sigma: Tensor, log_twist: Callable[[Tensor, Tensor], Tensor]) -> Look:
