@@ -20,6 +20,7 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "diffusion train": "diffusion.config:TrainDiffusion diffusion.train:train",
         "diffusion sample": "diffusion.config:SampleDiffusion diffusion.sample:sample",
         "diffusion restore": "diffusion.config:Restore diffusion.restore:restore",
+        "diffusion calibrate": "diffusion.config:Calibrate diffusion.calibrate:calibrate",
         "diffusion compare": "diffusion.config:CompareSamplers diffusion.compare:compare",
         "diffusion likelihood": "diffusion.config:Likelihood diffusion.likelihood:likelihood",
         "diffusion learn2d": "diffusion.config:Learn2d diffusion.learn2d:learn2d",
@@ -77,7 +78,7 @@ GREEN = {  # commands of gen-green, which reads its own words with the standard 
     "green audit": "Check whether the hours, watts and tonnes of a published card agree",
     "green doctor": "Show what would be measured here, from what source, how sure",
 }
-FIRST = "To begin: gen diffusion train   (trains on bundled digits in two minutes, and writes a page)"
+FIRST = "To begin: gen diffusion train   (trains on bundled digits in about a minute, and writes a page)"
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -92,7 +92,7 @@ def test_rows_are_names_strings_and_figures_with_interval_n_and_unit(points):
             assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == row["n"]
     assert "label" not in found["columns"] and not any("5 nearest" in note for note in found["notes"])
     assert table(found).row_count == len(found["columns"])
-    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0.000123 (-123–1)" and text(None) == "–"
+    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0 (-123–1)" and text(None) == "–"
 
 
 def test_labels_that_were_asked_for_are_those_of_neighbours():
