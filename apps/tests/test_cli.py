@@ -140,6 +140,8 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(diffusion_run, tiny, t
         ("data show mnist", "mnist is not in the catalogue; did you mean mnist-5k?"),
         ("data get nothing-alike", "nothing-alike is not in the catalogue; see gen data list"),
         ("data show kjv:EMPTY", "bible.data is not in"),
+        ("data show digits --language fr", "--language is of the captions of stamps, and digits has none"),
+        ("data show digits --n 0", "--n must be at least 1, got 0"),
         ("diffusion train EMPTY --out RUN", "there is no picture in it"),
         ("diffusion train BROKEN --out RUN", "none of its 1 pictures can be read: bad.png"),
         ("diffusion train points:moon --out RUN", "points:moon is not known; there are points:moons"),

@@ -9,6 +9,7 @@ import tyro
 from gen_apps.command import Measures
 from gen_apps.options import Count
 
+Word = Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")]
 SetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 
 
@@ -27,15 +28,17 @@ class ShowData:
     name: SetName
     """A name of `gen data list`, or NAME:FOLDER to read its files from there."""
     n: Count = None
-    """Pictures of each class, documents of a text (8)."""
-    language: str = "en"
-    """Of captions, as fr or pt_BR."""
+    """Pictures of each class (8), stamps in all (48), or documents of a text (4)."""
+    language: Word = None
+    """Of the captions of stamps, as fr or pt_BR (en)."""
     out: Path | None = None
     """PNG to write; by default NAME.png."""
 
     def __post_init__(self):
         if self.n is not None and self.n < 1:
             raise ValueError(f"--n must be at least 1, got {self.n}")
+        if self.language is not None and self.name.partition(":")[0] != "stamps":
+            raise ValueError(f"--language is of the captions of stamps, and {self.name} has none; leave it out")
 
 
 @dataclass(frozen=True)

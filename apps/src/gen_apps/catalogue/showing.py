@@ -66,12 +66,13 @@ def classes_sheet(entry: Entry, folder: str | None, n: int) -> Any:
 
 def captioned(config: ShowData, folder: str | None) -> Any:
     """Random stamps with what they show below."""
-    pictures, texts = stamps(96, folder=folder), captions(config.language, folder)
-    chosen = _some(torch.arange(len(pictures)), CAPTIONED)
+    pictures, texts = stamps(96, folder=folder), captions(config.language or "en", folder)
+    chosen = _some(torch.arange(len(pictures)), config.n or CAPTIONED)
     x, columns = pictures[chosen][0], 8
-    figure = _figure(11, 1.75 * -(-len(x) // columns))
+    rows = -(-len(x) // columns)
+    figure = _figure(11, 1.75 * rows)
     for place, (i, picture) in enumerate(zip(chosen.tolist(), x, strict=True), 1):
-        axes = figure.add_subplot(-(-len(x) // columns), columns, place)
+        axes = figure.add_subplot(rows, columns, place)
         _imshow(axes, grid(picture[None]))
         shown = textwrap.wrap(texts[i], 22, max_lines=3, placeholder=" ...")
         axes.set_title("\n".join(shown), y=-0.06, va="top", size=6.5)
