@@ -1,5 +1,7 @@
 """The smallest policies: a table of logits, with the problem whose optimum is known."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
@@ -50,3 +52,13 @@ def reward(rollout) -> Tensor:
 
 def variation(p: Tensor, q: Tensor) -> float:
     return (p - q).abs().sum().item() / 2
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

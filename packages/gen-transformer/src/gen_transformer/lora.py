@@ -27,7 +27,7 @@ class LoRA(nn.Module):
         base: `nn.Linear`, or transformers' `Conv1D`, whose weight is transposed.
     """
 
-    def __init__(self, base: Any, rank: int, alpha: float):
+    def __init__(self, base: Any, rank: int, alpha: int | float):
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")

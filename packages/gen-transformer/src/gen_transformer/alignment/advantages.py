@@ -23,8 +23,8 @@ def shape_rewards(
     logp: Float[Tensor, "b t"],
     ref_logp: Float[Tensor, "b t"],
     mask: Bool[Tensor, "b t"],
-    beta: float,
-    entropy: float = 0.0,
+    beta: int | float,
+    entropy: int | float = 0.0,
 ) -> Float[Tensor, "b t"]:
     """-beta log(policy / reference) at every token, plus the score at the last real one ([Ziegler19] eq. 2).
 
@@ -43,8 +43,8 @@ def gae(
     rewards: Float[Tensor, "b t"],
     values: Float[Tensor, "b t"],
     mask: Bool[Tensor, "b t"],
-    gamma: float = 1.0,
-    lam: float = 0.95,
+    gamma: int | float = 1.0,
+    lam: int | float = 0.95,
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
     """(advantages, returns), 0 in padding ([Schulman15] eq. 16); the value after the last token is 0.
 
@@ -62,7 +62,7 @@ def gae(
 
 
 def reward_to_go(
-    rewards: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], gamma: float = 1.0
+    rewards: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], gamma: int | float = 1.0
 ) -> Float[Tensor, "b t"]:
     """Sum of the rewards from each token on.
 
@@ -124,7 +124,7 @@ class AdaptiveKL(nn.Module):
 
     beta: Tensor
 
-    def __init__(self, beta: float = 0.05, *, target: float = 6.0, horizon: int = 10_000):
+    def __init__(self, beta: int | float = 0.05, *, target: int | float = 6.0, horizon: int = 10_000):
         super().__init__()
         if not (beta > 0 and target > 0 and horizon > 0):
             raise ValueError(f"beta, target and horizon are positive, got {beta}, {target} and {horizon}")

@@ -72,7 +72,7 @@ class _Aligned(Task):
         ref: None copies the policy as it is now, or turns its adapters off where it has some (`add_lora`).
     """
 
-    def __init__(self, policy: nn.Module, ref: Any = None, *, temperature: float = 1.0, optimizer: Optim | None = None):
+    def __init__(self, policy: nn.Module, ref: Any = None, *, temperature: int | float = 1.0, optimizer: Optim | None = None):
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.optimizer = optimizer or (lambda parameters: AdamW(parameters, lr=1e-5, weight_decay=0.0))
@@ -121,8 +121,8 @@ class OnlineTask(_Aligned):
         objective: Objective,
         *,
         n: int,
-        beta: float | AdaptiveKL,
-        entropy: float,
+        beta: int | float | AdaptiveKL,
+        entropy: int | float,
         epochs: int,
         minibatches: int,
         critic: nn.Module | None,
@@ -165,7 +165,7 @@ class OnlineTask(_Aligned):
             others = (self.roll(t, batch, self.n, "opponent", mix=mix, **self.sampling),)
         return _numbers(self.reward(roll, *others), roll)
 
-    def _update(self, t: Step, e: Experience, beta: float, metrics: dict[str, Tensor]) -> None:
+    def _update(self, t: Step, e: Experience, beta: int | float, metrics: dict[str, Tensor]) -> None:
         roll, advantages = e.rollout, self.objective.advantage(e)
         used = e.mask if self.objective.keep is None else e.mask & self.objective.keep(e)[:, None]
         if not e.total(used.sum()) > 0:  # no row says anything
@@ -182,7 +182,7 @@ class OnlineTask(_Aligned):
 
     def loss(
         self, ids: Tensor, mask: Tensor, used: Tensor, old: Tensor, advantages: Tensor, ref: Tensor,
-        values: Tensor | None, returns: Tensor | None, *, start: int, beta: float, fresh: bool,
+        values: Tensor | None, returns: Tensor | None, *, start: int, beta: int | float, fresh: bool,
     ) -> Float[Tensor, ""]:  # fmt: skip
         """Of some rows, over what `counted` counts in them."""
         o, logp = self.objective, self.logprobs(self.policy, ids, mask, start)
@@ -252,14 +252,14 @@ def align(
     objective: str | Objective | PairObjective = "rloo",
     prefer: Preference | None = None,
     ref: Any = None,
-    beta: float | AdaptiveKL = 0.05,
-    entropy: float = 0.0,
+    beta: int | float | AdaptiveKL = 0.05,
+    entropy: int | float = 0.0,
     n: int = 8,
     steps: int,
     batch_size: int = 16,
     max_new_tokens: int,
     eos: int | Sequence[int] | None = None,
-    temperature: float = 1.0,
+    temperature: int | float = 1.0,
     epochs: int = 1,
     minibatches: int = 1,
     critic: nn.Module | None = None,
@@ -366,7 +366,7 @@ def _fit(
     return history.rows
 
 
-def _named(name: str, beta: float) -> Objective | PairObjective:
+def _named(name: str, beta: int | float) -> Objective | PairObjective:
     if name in OBJECTIVES:
         return OBJECTIVES[name]
     if name in PAIRS:

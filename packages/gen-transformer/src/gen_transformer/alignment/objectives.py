@@ -41,9 +41,9 @@ class Experience:
     ref_logp: Float[Tensor, "b t"]
     n: int
     """Completions of each prompt."""
-    beta: float
+    beta: int | float
     """Of the KL in the reward; 0 where it is in the loss."""
-    entropy: float
+    entropy: int | float
     values: Float[Tensor, "b t"] | None
     """Of the critic, before each token."""
     total: Callable[[Tensor], Tensor]
@@ -110,7 +110,7 @@ def to_go(e: Experience) -> Float[Tensor, "b t"]:
     return (reward_to_go(rewards, e.mask) - others[:, None]).where(e.mask, 0)
 
 
-def with_critic(e: Experience, lam: float = 0.95) -> Float[Tensor, "b t"]:
+def with_critic(e: Experience, lam: int | float = 0.95) -> Float[Tensor, "b t"]:
     assert e.values is not None, "objectives with a critic are given values"
     return whiten(gae(e.rewards(), e.values, e.mask, lam=lam)[0], e.mask, total=e.total)
 
@@ -171,7 +171,7 @@ class Margins:
         return (self.first - self.ref_first) - (self.second - self.ref_second)
 
 
-def pairwise(link: str, beta: float) -> Callable[[Margins], Tensor]:
+def pairwise(link: str, beta: int | float) -> Callable[[Margins], Tensor]:
     """A loss of `gpo` on soft labels: p f(beta h) + (1 - p) f(-beta h)."""
     from gen_transformer.alignment.preference import gpo
 

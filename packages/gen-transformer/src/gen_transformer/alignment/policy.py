@@ -31,7 +31,7 @@ def ppo_clip(
     adv: Logp,
     clip: Clip = (0.2, 0.2),
     *,
-    dual: float | None = None,
+    dual: int | float | None = None,
     level: Literal["token", "sequence"] = "token",
     mask: Bool[Tensor, "b t"] | None = None,
 ) -> Logp:
@@ -60,13 +60,13 @@ def _sequence_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor | None) -> Tens
     return (total / mask.sum(1, keepdim=True).clamp(min=1)).exp().expand_as(logp)
 
 
-def cispo(logp: Logp, old_logp: Logp, adv: Logp, high: float = 5.0) -> Logp:
+def cispo(logp: Logp, old_logp: Logp, adv: Logp, high: int | float = 5.0) -> Logp:
     """-min(r, high) A log p, no gradient through r: no token is without gradient ([MiniMax25] eq. 4)."""
     ratio = (logp - old_logp).exp().clamp(max=high)
     return -(ratio * adv).detach() * logp
 
 
-def value_loss(v: Logp, old_v: Logp, returns: Logp, clip: float | None = None) -> Logp:
+def value_loss(v: Logp, old_v: Logp, returns: Logp, clip: int | float | None = None) -> Logp:
     """(v - returns)^2 / 2, or the larger of it and that of v within `clip` of the value at sampling."""
     loss = (v - returns).square() / 2
     if clip is None:

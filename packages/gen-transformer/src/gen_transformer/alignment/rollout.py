@@ -52,6 +52,7 @@ class Rollout:
         return [(ids[:s][m[:s]].tolist(), ids[s:][m[s:]].tolist()) for ids, m in rows]
 
 
+@torch.no_grad()
 def rollout(
     model: Any,
     prompts: Sequence[Ids],
@@ -129,7 +130,7 @@ class _Recorder:
 class _Mixture:
     """Logits (1 - alpha) policy + alpha reference, the reference reading along with a cache of its own."""
 
-    def __init__(self, ref: Any, alpha: float, doc: Tensor, n: int):
+    def __init__(self, ref: Any, alpha: int | float, doc: Tensor, n: int):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha of a mixture lies in 0..1 (the share of the reference), got {alpha}")
         self.ref, self.alpha, self.doc = causal(ref), alpha, doc
