@@ -1,4 +1,4 @@
-from . import hf
+from . import alignment, hf
 from .attention import KVCache, attention, positions, rotate, sinusoids, visible
 from .beam import Beam, beam_search
 from .bert import Bert, BertTask, mask_tokens, nsp_pairs
@@ -52,6 +52,7 @@ __all__ = [
     "Word2Vec",
     "adapters_off",
     "add_lora",
+    "alignment",
     "attention",
     "beam_search",
     "bytes_per_token",

@@ -1,6 +1,13 @@
-"""Preference methods as four nouns: rollouts, log-probs, advantages and unreduced losses, and the exact optima.
+"""Learning from preferences and rewards, each method beside the optimum that it should reach.
 
-    history = align(model, prompts, reward, objective="rloo", max_new_tokens=16, steps=200)
+    from gen_transformer import alignment as al
+
+    best = al.tilted(ref, r, beta=0.5)                      # what KL-regularised learning should find
+    loss = al.gpo(al.margin(c, r, ref_c, ref_r), beta=0.1)  # DPO, one loss for each pair
+
+    history = al.align(model, prompts, reward, objective="rloo", max_new_tokens=16, steps=200)
+
+Losses are pure functions of log-probabilities and come back unreduced; `exact` and `games` hold the closed forms.
 """
 
 from gen_core.lazy import attach

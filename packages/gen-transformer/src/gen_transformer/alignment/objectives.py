@@ -27,6 +27,7 @@ from gen_transformer.alignment.advantages import (
 )
 from gen_transformer.alignment.logprobs import How, whiten
 from gen_transformer.alignment.policy import cispo, ppo_clip, reinforce
+from gen_transformer.alignment.preference import gpo, ipo, margin
 from gen_transformer.alignment.rollout import Rollout
 
 KL = Literal["reward", "loss", "k1", "k2", "k3"]
@@ -168,20 +169,18 @@ class Margins:
     @property
     def h(self) -> Float[Tensor, "b"]:
         """The difference of log-ratios, in nats."""
-        return (self.first - self.ref_first) - (self.second - self.ref_second)
+        return margin(self.first, self.second, self.ref_first, self.ref_second)
 
 
 def pairwise(link: str, beta: int | float) -> Callable[[Margins], Tensor]:
     """A loss of `gpo` on soft labels: p f(beta h) + (1 - p) f(-beta h)."""
-    from gen_transformer.alignment.preference import gpo
-
     return lambda m: gpo(m.h, beta, link, p=m.p)
 
 
 PAIRS: dict[str, Callable[[float], PairObjective]] = {  # by beta
     "dpo": lambda beta: PairObjective(pairwise("logistic", beta)),
-    "ipo": lambda beta: PairObjective(pairwise("squared", beta)),
-    "ipo-md": lambda beta: PairObjective(pairwise("squared", beta), mix=0.125),  # [Calandriello24] section 4.2
+    "ipo": lambda beta: PairObjective(lambda m: ipo(m.h, beta, m.p)),  # [Calandriello24] section 3
+    "ipo-md": lambda beta: PairObjective(lambda m: ipo(m.h, beta, m.p), mix=0.125),  # section 4
 }
 
 
