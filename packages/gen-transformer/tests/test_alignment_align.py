@@ -10,17 +10,17 @@ import torch
 from gen_core import Loader
 from gen_core.testing import check_task, load
 from gen_transformer import Config, Transformer, add_lora
-from gen_transformer.alignment import OBJECTIVES, AdaptiveKL, OnlineTask, PairObjective, PairTask, align
+from gen_transformer.alignment import OBJECTIVES, AdaptiveKL, OnlineTask, Pair, PairObjective, PairTask, align
 
 bandit = load(Path(__file__).with_name("bandit.py"))
 PROMPTS = [[3, 1, 4], [9], [2, 6], [5, 3, 5, 8], [9, 7], [1], [2, 2, 2], [8, 4]]
 
 
 def learn(objective, **options):
-    """Policy, metrics and total variation to the optimum after 200 steps of 128 samples."""
+    """Policy, metrics and total variation to the optimum after 200 steps of 64 samples."""
     with bandit.float64():
         model = bandit.Bandit()
-        options = {"steps": 200, "n": 8, "batch_size": 16, "reward": bandit.reward, "beta": bandit.BETA} | options
+        options = {"steps": 200, "n": 8, "batch_size": 8, "reward": bandit.reward, "beta": bandit.BETA} | options
         falling = lambda step: 1 - step / options["steps"]
         history = align(
             model, [[0]] * 16, objective=objective, max_new_tokens=1, schedule=falling,
@@ -40,19 +40,19 @@ def test_kl_in_the_reward_reaches_the_optimum(objective):
 
 
 def test_kl_in_the_loss_reaches_the_optimum_but_for_noise():
-    assert learn("dr_grpo", steps=300)[2] <= 0.02
+    assert learn("dr_grpo", batch_size=32)[2] <= 0.02
 
 
 def test_dividing_by_the_deviation_of_groups_moves_the_optimum():
     """To (.055, .064, .059, .125, .696) for groups of 8, where no other choice of KL is at fault."""
-    p, _, _ = learn("grpo", steps=300)
+    p, _, _ = learn("grpo", batch_size=32)
     expected = torch.tensor([0.055262, 0.064229, 0.058893, 0.125375, 0.696241], dtype=torch.float64)
     assert bandit.variation(p, expected) < 0.03
 
 
 def test_a_reward_of_nothing_distils_the_reference():
     teacher = bandit.Bandit(bandit.OPTIMUM)
-    p, _, apart = learn("rloo", reward=None, ref=teacher, beta=1.0)
+    _, _, apart = learn("rloo", reward=None, ref=teacher, beta=1.0)
     assert apart <= 0.001
 
 
@@ -161,7 +161,7 @@ def pairs():
 def given():
     torch.manual_seed(0)
     model = Transformer(Config(vocab=10, dim=8, layers=1, heads=2, context=16, pos="learned"))
-    data = [(prompt, [i, 0], [2, i, 0], 1.0 if i % 3 else 0.25) for i, prompt in enumerate(PROMPTS)]
+    data = [Pair(prompt, [i, 0], [2, i, 0], 1.0 if i % 3 else 0.25) for i, prompt in enumerate(PROMPTS)]
     task = PairTask(model, PairObjective(hinge), optimizer=lambda parameters: torch.optim.Adam(parameters, 1e-2))
     return task, Loader(data, 4, collate=list)
 
@@ -187,12 +187,12 @@ run = partial(
 
 
 def test_adapters_learn_with_their_own_base_as_reference():
-    """No second copy: the base is as it was, the KL begins at exactly 0."""
+    """No second copy: the base is as it was, and the KL begins at 0."""
     model = tiny()
     base = {name: p.clone() for name, p in model.named_parameters()}
     add_lora(model, rank=4, targets=("q", "v", "up", "down"))
     history = run(model, reward=score, steps=30)
-    assert abs(history[0]["kl"]) < 1e-6 and history[-1]["kl"] > 0.01
+    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 0.01
     assert sum(h["score"] for h in history[-5:]) > sum(h["score"] for h in history[:5])
     frozen = {n.replace(".base", ""): p for n, p in model.named_parameters() if not n.endswith((".a", ".b"))}
     assert all(torch.equal(p, base[name]) for name, p in frozen.items())

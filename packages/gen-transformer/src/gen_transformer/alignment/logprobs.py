@@ -152,10 +152,10 @@ class _HuggingFace:
         self.config = SimpleNamespace(vocab=model.config.vocab_size, context=context)
 
     def __call__(self, ids: Tensor, *, doc: Tensor | None = None, cache: Any = None) -> Tensor:
-        past = None if cache is None else cache.doc
+        past = ids[:, :0] if cache is None else cache.doc
         if doc is None:
-            doc = torch.zeros_like(ids) if past is None else past[:, -1:].expand_as(ids)
-        doc = doc if past is None else torch.cat((past, doc), 1)
+            doc = past[:, -1:].expand_as(ids) if past.shape[1] else torch.zeros_like(ids)
+        doc = torch.cat((past, doc), 1)
         options = {} if cache is None else {"past_key_values": cache.kv}
         out = self.model(
             input_ids=ids, attention_mask=(doc >= 0).long(), position_ids=positions(doc)[:, -ids.shape[1] :],
@@ -169,4 +169,4 @@ class _HuggingFace:
         return hidden
 
     def cache(self, batch: int, length: int) -> Any:
-        return SimpleNamespace(doc=None, kv=None)
+        return SimpleNamespace(doc=torch.zeros(batch, 0, dtype=torch.long, device=self.model.device), kv=None)
