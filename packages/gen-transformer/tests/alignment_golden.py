@@ -17,6 +17,9 @@ CASES = [(kind, level) for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "luspo") 
 CASES += [("cispo", "token"), ("rloo", "sum")]
 
 
+GATHER = ("gather", "gather_for_metrics", "reduce")
+
+
 def numbers(start: int) -> Tensor:
     """As good as random, and the same on every machine: in [-1, 1]."""
     n = torch.arange(start, start + 20, dtype=torch.float64)
@@ -40,7 +43,7 @@ def trl_loss(kind: str, level: str, beta: float) -> tuple[float, float]:
     logp.requires_grad_()
     trainer = NS(
         model=NS(training=True), aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None,
-        accelerator=NS(num_processes=1, sync_gradients=True, device="cpu", gather=same, gather_for_metrics=same, reduce=same),
+        accelerator=NS(num_processes=1, sync_gradients=True, device="cpu", **dict.fromkeys(GATHER, same)),
         args=NS(use_bias_correction_kl=False, delta=None, steps_per_generation=1), beta=beta, loss_type=kind,
         importance_sampling_level=level, epsilon_low=CLIP[0], epsilon_high=HIGH if kind == "cispo" else CLIP[1],
         use_vllm=False, current_gradient_accumulation_steps=1, max_completion_length=5, _entropy_bonus_enabled=False,
