@@ -45,7 +45,7 @@ class Tree:
             ValueError: for a completion that is the start of another, or probabilities that do not sum to 1.
         """
         rows = [tuple(c) for c in completions]
-        states = sorted({row[:i] for row in rows for i in range(len(row) + 1)}, key=len)
+        states = sorted(dict.fromkeys(row[:i] for row in rows for i in range(len(row) + 1)), key=len)
         at = {state: i for i, state in enumerate(states)}
         parent = torch.tensor([at[state[:-1]] for state in states])
         if inner := set(rows) & {states[i] for i in parent[1:]}:
