@@ -5,6 +5,8 @@
     best = al.tilted(ref, r, beta=0.5)                      # what KL-regularised learning should find
     loss = al.gpo(al.margin(c, r, ref_c, ref_r), beta=0.1)  # DPO, one loss for each pair
 
+    history = al.align(model, prompts, reward, objective="rloo", max_new_tokens=16, steps=200)
+
 Losses are pure functions of log-probabilities and come back unreduced; `exact` and `games` hold the closed forms.
 """
 

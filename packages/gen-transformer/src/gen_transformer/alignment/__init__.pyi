@@ -1,3 +1,14 @@
+from .advantages import (
+    AdaptiveKL,
+    gae,
+    group_normalize,
+    informative,
+    leave_one_out,
+    overlong,
+    reward_to_go,
+    shape_rewards,
+)
+from .align import Critic, OnlineTask, Pair, PairTask, align, fit_preferences
 from .comparisons import Abilities, Comparisons, fit_abilities, read_comparisons
 from .evaluate import Point, best_of_n_points, point, sequence_kl, win_rate
 from .exact import (
@@ -19,6 +30,9 @@ from .exact import (
     tilted,
 )
 from .games import exploitability, geometric, ipo_point, mirror_step, nash, nash_md_step, nash_mp_step
+from .logprobs import log_ratio_kl, masked_mean, reduce, token_logprobs, whiten
+from .objectives import OBJECTIVES, PAIRS, Experience, Margins, Objective, PairObjective, pairwise
+from .policy import cispo, kl_loss, ppo_clip, reinforce, value_loss
 from .preference import (
     DIVERGENCES,
     LINKS,
@@ -34,18 +48,32 @@ from .preference import (
     sppo,
 )
 from .reward import PreferenceModel, RewardModel, bradley_terry, last_hidden, plackett_luce
+from .rollout import Rollout, join, rollout
 from .tree import Tree, full_tree
 
 __all__ = [
     "DIVERGENCES",
     "LINKS",
+    "OBJECTIVES",
+    "PAIRS",
     "Abilities",
+    "AdaptiveKL",
     "Comparisons",
+    "Critic",
+    "Experience",
+    "Margins",
+    "Objective",
+    "OnlineTask",
+    "Pair",
+    "PairObjective",
+    "PairTask",
     "Point",
     "PreferenceModel",
     "RewardModel",
+    "Rollout",
     "StdPoint",
     "Tree",
+    "align",
     "alpha_divergence",
     "best_arms",
     "best_of_n",
@@ -53,39 +81,60 @@ __all__ = [
     "best_of_n_points",
     "bradley_terry",
     "chi_tilted",
+    "cispo",
     "critical_beta",
     "expected_advantage",
     "exploitability",
     "fit_abilities",
+    "fit_preferences",
     "fixed_point",
     "forward_tilted",
     "full_tree",
+    "gae",
     "geometric",
     "gpo",
     "gpo_minimiser",
+    "group_normalize",
     "group_point",
+    "informative",
     "ipo",
     "ipo_point",
+    "join",
     "kl",
+    "kl_loss",
     "kto",
     "kto_reference",
     "last_hidden",
+    "leave_one_out",
+    "log_ratio_kl",
     "margin",
+    "masked_mean",
     "mirror_step",
     "nash",
     "nash_md_step",
     "nash_mp_step",
     "objective",
     "orpo",
+    "overlong",
+    "pairwise",
     "pass_at_k",
     "plackett_luce",
     "point",
+    "ppo_clip",
     "read_comparisons",
+    "reduce",
+    "reinforce",
+    "reward_to_go",
     "robust",
+    "rollout",
     "sequence_kl",
+    "shape_rewards",
     "simpo",
     "sppo",
     "std_points",
     "tilted",
+    "token_logprobs",
+    "value_loss",
+    "whiten",
     "win_rate",
 ]
