@@ -373,3 +373,24 @@ def test_the_minimiser_of_a_link_of_ones_own():
     assert al.gpo_minimiser(0.8, lambda x: torch.nn.functional.softplus(-x)) == pytest.approx(math.log(4), abs=1e-9)
     with pytest.raises(ValueError, match="finite minimiser"):
         al.gpo_minimiser(1.0, "logistic")
+
+
+# ---------------------------------------------------------------------- the tree as a language model
+
+
+def test_a_tree_policy_gives_completions_their_law():
+    """Log-probabilities of whole completions by `token_logprobs`, and rollouts that end where completions do."""
+    policy, tree = al.TreePolicy(TWO_TOKENS), TWO_TOKENS
+    with torch.no_grad():
+        policy.table_logits += random_problem(0, 5)[1]
+    a, b, x, y = range(4)
+    ids = torch.tensor([[policy.bos, a, x], [policy.bos, a, y], [policy.bos, b, policy.eos]])
+    logp = al.token_logprobs(policy, ids, torch.ones(3, 3, dtype=torch.bool), 1)
+    assert_close(logp.sum(1).exp(), tree.law(policy.table()))
+    rolled = al.rollout(
+        policy, [[policy.bos]], n=2000, max_new_tokens=2, eos=policy.eos, generator=torch.Generator().manual_seed(0)
+    )
+    scores = policy.reward(torch.tensor([1.0, 2.0, 3.0], dtype=F64))(rolled)
+    share = torch.stack([(scores == value).double().mean() for value in (1, 2, 3)])
+    assert_close(share, tree.law(policy.table()).detach(), rtol=0, atol=0.05)
+    assert_close(al.token_logprobs(policy, rolled.ids, rolled.mask, rolled.start), rolled.logp, rtol=0, atol=1e-12)
