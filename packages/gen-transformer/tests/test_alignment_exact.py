@@ -393,4 +393,5 @@ def test_a_tree_policy_gives_completions_their_law():
     scores = policy.reward(torch.tensor([1.0, 2.0, 3.0], dtype=F64))(rolled)
     share = torch.stack([(scores == value).double().mean() for value in (1, 2, 3)])
     assert_close(share, tree.law(policy.table()).detach(), rtol=0, atol=0.05)
-    assert_close(al.token_logprobs(policy, rolled.ids, rolled.mask, rolled.start), rolled.logp, rtol=0, atol=1e-12)
+    again = al.token_logprobs(policy, rolled.ids, rolled.mask, rolled.start)
+    assert_close(again.float(), rolled.logp, rtol=0, atol=1e-6)  # generation is in float32

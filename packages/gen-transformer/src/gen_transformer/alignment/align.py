@@ -27,7 +27,7 @@ from gen_core.step import Step
 from gen_core.task import Task
 from gen_core.trainer import Trainer
 from gen_transformer.alignment.advantages import AdaptiveKL, gae
-from gen_transformer.alignment.logprobs import causal, counted, log_ratio_kl, reduce, token_logprobs
+from gen_transformer.alignment.logprobs import causal, counted, log_ratio_kl, masked_mean, reduce, token_logprobs
 from gen_transformer.alignment.objectives import OBJECTIVES, PAIRS, Experience, Margins, Objective, PairObjective
 from gen_transformer.alignment.policy import kl_loss, value_loss
 from gen_transformer.alignment.rollout import Ids, Rollout, join, rollout
