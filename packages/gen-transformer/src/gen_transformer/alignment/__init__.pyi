@@ -49,7 +49,7 @@ from .preference import (
 )
 from .reward import PreferenceModel, RewardModel, bradley_terry, last_hidden, plackett_luce
 from .rollout import Rollout, join, rollout
-from .tree import Tree, full_tree
+from .tree import Tree, TreePolicy, full_tree
 
 __all__ = [
     "DIVERGENCES",
@@ -73,6 +73,7 @@ __all__ = [
     "Rollout",
     "StdPoint",
     "Tree",
+    "TreePolicy",
     "align",
     "alpha_divergence",
     "best_arms",

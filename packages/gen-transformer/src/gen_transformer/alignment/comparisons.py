@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Ties = Literal["half", "davidson", "rao_kupper"]
+Count = float | int
 RESULTS = {
     "1": 0,
     "1.0": 0,
@@ -51,7 +52,7 @@ class Comparisons:
     """Wins of the first, ties, wins of the second."""
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[str, str, float, float, float]]) -> "Comparisons":
+    def of(cls, rows: Iterable[tuple[str, str, Count, Count, Count]]) -> "Comparisons":
         """From rows of (first, second, wins of the first, ties, wins of the second)."""
         rows = list(rows)
         items = tuple(sorted({name for row in rows for name in row[:2]}))

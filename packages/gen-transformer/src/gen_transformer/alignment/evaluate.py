@@ -44,7 +44,7 @@ def sequence_kl(
 
 
 def win_rate(
-    a: Float[Tensor, "*b"], b: Float[Tensor, "*b"], prefer: Callable[[Tensor, Tensor], Tensor] | None = None
+    a: Float[Tensor, "*#b"], b: Float[Tensor, "*#b"], prefer: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> Float[Tensor, "*b"]:
     """P(a preferred to b) of each pair: `prefer(a, b)`, or by the larger reward with 1/2 for equals."""
     return ((a > b).double() + (a == b).double() / 2) if prefer is None else prefer(a, b)

@@ -117,26 +117,24 @@ def std_points(ref: Law, r: Law, beta: int | float) -> list[StdPoint]:
     Below `critical_beta` there is none, and learning collapses onto the best completion however large the KL becomes.
     """
     ref, r = _check(ref, r, beta)
-    excess = lambda log_t: math.exp(log_t) / _spread(ref, r, math.exp(log_t)) - beta
     grid = _temperatures(r)
-    values = [excess(t) for t in grid]
+    excess = _over_spread(ref, r, grid) - beta
     points = []
-    for a, b, left, right in zip(grid, grid[1:], values, values[1:], strict=False):
-        if left * right < 0:
-            pi = tilted(ref, r, math.exp(_root(excess, a, b)))
-            points.append(StdPoint(pi, _std(pi, r), stable=left < 0))
+    for i in (excess[:-1] * excess[1:] < 0).nonzero()[:, 0].tolist():
+        at = lambda log_t: _over_spread(ref, r, torch.tensor([log_t], dtype=torch.float64)).item() - beta
+        t = math.exp(_root(at, grid[i].item(), grid[i + 1].item()))
+        points.append(StdPoint(tilted(ref, r, t), t / beta, stable=bool(excess[i] < 0)))
     return points
 
 
 def critical_beta(ref: Law, r: Law) -> float:
     """The smallest beta for which rewards divided by their standard deviation have a stationary point."""
     ref, r = _check(ref, r, 1.0)
-    ratio = lambda log_t: math.exp(log_t) / _spread(ref, r, math.exp(log_t))
     grid = _temperatures(r)
     for _ in range(8):  # ever finer around the least
-        i = min(range(1, len(grid) - 1), key=lambda i: ratio(grid[i]))
-        grid = torch.linspace(grid[i - 1], grid[i + 1], 21, dtype=torch.float64).tolist()
-    return min(map(ratio, grid))
+        i = int(_over_spread(ref, r, grid)[1:-1].argmin()) + 1
+        grid = torch.linspace(grid[i - 1].item(), grid[i + 1].item(), 21, dtype=torch.float64)
+    return _over_spread(ref, r, grid).amin().item()
 
 
 def expected_advantage(pi: Law, r: Law, n: int, advantage: GroupAdvantage) -> Law:
@@ -241,18 +239,18 @@ def gpo_minimiser(p: float, link: str | Callable[[Tensor], Tensor]) -> float:
     closed |= {"squared": 2 * p - 1, "truncated_quadratic": 2 * p - 1, "hinge": math.copysign(1.0, p - 0.5)}
     if isinstance(link, str):
         return closed[link]
-    slope = torch.func.grad(lambda x: p * link(x) + (1 - p) * link(-x))
-    return _root(lambda x: slope(torch.tensor(x, dtype=torch.float64)).item(), -50.0, 50.0)
+
+    def slope(value: float) -> float:
+        x = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(p * link(x) + (1 - p) * link(-x), x)[0].item()
+
+    return _root(slope, -50.0, 50.0)
 
 
 # ---------------------------------------------------------------------- small print
 
 
 def _check(ref: Law, r: Law, beta: int | float) -> tuple[Law, Law]:
-    if ref.shape != r.shape:
-        raise ValueError(
-            f"one reward for each completion, got {tuple(ref.shape)} probabilities and {tuple(r.shape)} rewards"
-        )
     if not beta > 0:
         raise ValueError(f"beta is positive, got {beta}; without regularisation the optimum is best_arms")
     if not bool((ref > 0).all()) or abs(ref.double().sum().item() - 1) > 1e-5:
@@ -274,17 +272,17 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
     return middle
 
 
-def _std(pi: Law, r: Law) -> float:
-    return (pi @ (r - pi @ r).square()).sqrt().item()
+def _over_spread(ref: Law, r: Law, log_t: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+    """t over the standard deviation of r under ref exp(r / t) / Z: a stationary point is where it is beta."""
+    t = log_t.exp()
+    pi = (ref.log() + r / t[:, None]).softmax(1)
+    spread = (pi * (r - (pi @ r)[:, None]).square()).sum(1).sqrt()
+    return t / spread.clamp(min=1e-300)
 
 
-def _spread(ref: Law, r: Law, temperature: float) -> float:
-    return max(_std(tilted(ref, r, temperature), r), 1e-300)
-
-
-def _temperatures(r: Law) -> list[float]:
-    """Logs of the temperatures t in exp(r / t) between which nothing is missed: from a hundredth of the range."""
+def _temperatures(r: Law) -> Float[Tensor, "t"]:
+    """Logs of temperatures, from a hundredth of the range of the rewards to far above it."""
     width = (r.amax() - r.amin()).item()
     if width == 0:
         raise ValueError("all rewards are equal: their standard deviation is 0, and the policy stays the reference")
-    return torch.linspace(math.log(width / 100), math.log(width * 1e4), 800, dtype=torch.float64).tolist()
+    return torch.linspace(math.log(width / 100), math.log(width * 1e4), 800, dtype=torch.float64)

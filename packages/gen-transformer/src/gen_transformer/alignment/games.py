@@ -122,7 +122,7 @@ def _maximin(P: Preferences) -> Law:
     c = torch.cat([torch.zeros(k), -torch.ones(1)]).double()  # maximise v such that every opponent is beaten by v
     A = torch.cat([-P.T, torch.ones(k, 1, dtype=P.dtype)], 1)
     total = torch.cat([torch.ones(1, k), torch.zeros(1, 1)], 1).double()
-    x = linprog(c, A, torch.zeros(k), total, [1.0], bounds=[(0, None)] * k + [(None, None)]).x
+    x = linprog(c.numpy(), A.numpy(), [0.0] * k, total.numpy(), [1.0], bounds=[(0, None)] * k + [(None, None)]).x
     return torch.tensor(x[:k], dtype=torch.float64)
 
 

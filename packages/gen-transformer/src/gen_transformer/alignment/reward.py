@@ -52,7 +52,7 @@ class PreferenceModel(nn.Module):
     """logit P(a over b) = r(a) - r(b) + u(a) . J u(b), J antisymmetric: P(a, b) + P(b, a) = 1 whatever the weights.
 
     u has `2 rank` entries and J turns each pair of them by a right angle ([Zhang24] section 4.1). Any preferences of K
-    completions have such a form with 2 rank = K. With rank 0 it is Bradley-Terry's model.
+    completions have such a form with 2 rank = K. Without u it is Bradley-Terry's model.
     """
 
     def __init__(self, trunk: nn.Module, dim: int, rank: int = 4):
@@ -67,7 +67,7 @@ class PreferenceModel(nn.Module):
         """The logit for each pair of rows: prompt and one completion, prompt and the other."""
         return self.logit(last_hidden(self.trunk, a, a_mask), last_hidden(self.trunk, b, b_mask))
 
-    def logit(self, a: Float[Tensor, "*b d"], b: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    def logit(self, a: Float[Tensor, "*#b d"], b: Float[Tensor, "*#b d"]) -> Float[Tensor, "*b"]:
         """From hidden states; they broadcast: `logit(h[:, None], h[None])` is the matrix of all pairs."""
         (a1, a2), (b1, b2) = self.embed(a).chunk(2, -1), self.embed(b).chunk(2, -1)
         turn = (a1 * b2).sum(-1) - (a2 * b1).sum(-1)

@@ -14,12 +14,15 @@ checked by its exact expectation: `(tree.law(policy).detach() * loss(tree.tokens
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen_transformer.alignment.exact import Choice, fixed_point
+from gen_transformer.alignment.rollout import Rollout
 
 Policy = Float[Tensor, "states"]
 
@@ -45,7 +48,7 @@ class Tree:
             ValueError: for a completion that is the start of another, or probabilities that do not sum to 1.
         """
         rows = [tuple(c) for c in completions]
-        states = sorted({row[:i] for row in rows for i in range(len(row) + 1)}, key=len)
+        states = sorted(dict.fromkeys(row[:i] for row in rows for i in range(len(row) + 1)), key=len)
         at = {state: i for i, state in enumerate(states)}
         parent = torch.tensor([at[state[:-1]] for state in states])
         if inner := set(rows) & {states[i] for i in parent[1:]}:
@@ -112,6 +115,72 @@ class Tree:
         passes = (self.path[:, None, :] == torch.arange(len(self.states))[:, None]).any(2)
         passes[:, 0] = True
         return x[:, None].masked_fill(~passes, -torch.inf).logsumexp(0)
+
+
+class TreePolicy(nn.Module):
+    """A table with a logit for each state of a tree, as a language model that `align` trains, in float64.
+
+    The vocabulary is the tokens of the tree, then `eos`, the only token after a completion, and `bos`, the prompt.
+
+        policy = TreePolicy(tree)
+        align(policy, [[policy.bos]] * 16, policy.reward(r), max_new_tokens=tree.path.shape[1], eos=policy.eos, ...)
+        tree.law(policy.table())
+    """
+
+    def __init__(self, tree: Tree):
+        super().__init__()
+        self.tree, self.table_logits = tree, nn.Parameter(tree.ref.clone())
+        tokens = sorted({state[-1] for state in tree.states[1:]}, key=str)
+        self.eos, self.bos = len(tokens), len(tokens) + 1
+        self.config = SimpleNamespace(vocab=len(tokens) + 2, context=tree.path.shape[1] + 2, dim=len(tokens) + 2)
+        last = [0, *(tokens.index(state[-1]) for state in tree.states[1:])]
+        after = torch.arange(len(tree.states))[:, None].repeat(1, self.config.vocab)  # a state and a token to a state
+        after[tree.parent[1:], torch.tensor(last[1:])] = torch.arange(1, len(tree.states))
+        after[:, self.bos] = 0
+        ends = torch.ones(len(tree.states), dtype=torch.bool).scatter(0, tree.parent[1:], False)
+        for name, value in (("last", torch.tensor(last)), ("after", after), ("ends", ends)):
+            self.register_buffer(name, value)
+
+    last: Tensor
+    after: Tensor
+    ends: Tensor
+
+    def table(self) -> Policy:
+        """The policy on the tree."""
+        return self.tree.policy(self.table_logits)
+
+    def reward(self, r: Float[Tensor, "sequences"]) -> Any:
+        """The reward function of `align` that gives each completion its entry of `r`, a start of one 0."""
+        value = torch.zeros(len(self.tree.states), dtype=torch.float64)
+        value[self.tree.path.gather(1, self.tree.mask.sum(1, keepdim=True) - 1)[:, 0]] = r.double()
+        return lambda rollout: value[self.completed(rollout)]
+
+    def completed(self, rollout: Rollout) -> Int[Tensor, "b"]:
+        """The last state of each row."""
+        return self._states(rollout.ids.where(rollout.mask, self.eos))[:, -1]
+
+    def forward(self, ids: Int[Tensor, "b t"], *, doc: Any = None, cache: Any = None) -> Float[Tensor, "b t vocab"]:
+        """Logits of the next token, which serve as hidden states."""
+        seen = ids if cache is None or cache.ids is None else torch.cat([cache.ids, ids], 1)
+        if cache is not None:
+            cache.ids = seen
+        rows = self.table_logits.new_full((len(self.tree.states), self.config.vocab), -torch.inf)
+        rows = rows.index_put((self.tree.parent[1:], self.last[1:]), self.table()[1:])
+        rows = rows.index_put((self.ends.nonzero()[:, 0], torch.tensor(self.eos)), rows.new_zeros(()))
+        return rows[self._states(seen)[:, -ids.shape[1] :]]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+    def cache(self, batch: int, length: int) -> Any:
+        return SimpleNamespace(ids=None)
+
+    def _states(self, ids: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        state, states = torch.zeros_like(ids[:, 0]), []
+        for token in ids.T:
+            state = self.after[state, token]
+            states.append(state)
+        return torch.stack(states, 1)
 
 
 def full_tree(ref: Sequence[Float[Tensor, "..."]]) -> Tree:
