@@ -50,6 +50,7 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "llm chat": "llm.config:Chat llm.say:chat",
         "llm eval": "llm.config:Evaluate llm.evaluate:evaluate",
         "llm scaling": "llm.config:Scaling llm.scaling:scaling",
+        "align sort": "align.sort:Sort align.sort:sort",
     },
     "Runs": {
         "runs": "runs.config:ListRuns runs.table:list_runs",
