@@ -9,22 +9,22 @@ from gen_apps.align.sort import END, STOP, Sort, answer, problems
 
 
 def test_problems_and_answers():
-    config = Sort(shortest=2, longest=4)
+    config = Sort(shortest=3, longest=5)
     some = problems(config, 200, "some")
-    assert {len(p) for p in some} == {3, 4, 5} and all(p[-1] == END and max(p[:-1]) < 10 for p in some)
+    assert {len(p) for p in some} == {4, 5, 6} and all(p[-1] == END and max(p[:-1]) < 10 for p in some)
     assert problems(config, 200, "some") == some != problems(config, 200, "others")
     assert not set(problems(config, 200, "others", frozenset(some))) & set(some)
     assert answer((3, 0, 3, END)) == [0, 3, 3, STOP]
 
 
-def test_a_tiny_run_learns_to_sort_two_digits(tmp_path):
+def test_a_tiny_run_learns_to_sort_three_digits(tmp_path):
     page, figures = tmp_path / "sort.html", tmp_path / "sort.json"
-    flags = ["--shortest", "1", "--longest", "2", "--sft-steps", "60", "--steps", "6"]
+    flags = ["--longest", "3", "--sft-steps", "100", "--steps", "4"]
     main(["align", "sort", *flags, "--out", str(page), "--json", str(figures)])
     sft, rl = json.loads(figures.read_text())["rows"]
     assert [sft["name"], rl["name"]] == ["SFT", "rloo"]
     for row in (sft, rl):
-        assert row["greedy_accuracy"]["value"] > 0.3  # of 110 answers by chance: .01
+        assert row["greedy_accuracy"]["value"] > 0.1  # by chance below .005
         assert row["sampled_accuracy"]["n"] == 600
     assert "<svg" in page.read_text()
 

@@ -10,7 +10,17 @@ import torch
 from gen_core import Loader
 from gen_core.testing import check_task, difference, launch, load, train
 from gen_transformer import Config, Transformer, add_lora
-from gen_transformer.alignment import OBJECTIVES, AdaptiveKL, OnlineTask, Pair, PairObjective, PairTask, align
+from gen_transformer.alignment import (
+    OBJECTIVES,
+    AdaptiveKL,
+    OnlineTask,
+    Pair,
+    PairObjective,
+    PairTask,
+    align,
+    fit_preferences,
+    pairwise,
+)
 
 bandit = load(Path(__file__).with_name("bandit.py"))
 PROMPTS = [[3, 1, 4], [9], [2, 6], [5, 3, 5, 8], [9, 7], [1], [2, 2, 2], [8, 4]]
@@ -76,6 +86,24 @@ def test_rejection_sampling_moves_to_the_best_of_n():
     assert p[4] > 3 * bandit.REF[4] and history[-1]["score"] > history[0]["score"]
 
 
+def test_soft_labels_lead_online_dpo_to_the_optimum():
+    """Of rewards that the pairs are compared by: sigmoid(r - r'), not the winner alone, which has no optimum."""
+    assert learn("dpo", batch_size=32)[2] <= 0.001
+
+
+def test_given_pairs_lead_dpo_to_the_optimum():
+    """Whatever pairs they are, as long as the labels are probabilities of Bradley and Terry."""
+    r = bandit.REWARD
+    pairs = [Pair([0], [i], [j], torch.sigmoid(r[i] - r[j]).item()) for i in range(5) for j in range(i)]
+    with bandit.float64():
+        model = bandit.Bandit()
+        fit_preferences(
+            model, pairs, loss=pairwise("logistic", bandit.BETA), steps=200, batch_size=10,
+            schedule=lambda step: 1 - step / 200, optimizer=lambda parameters: torch.optim.Adam(parameters, 0.05),
+        )  # fmt: skip
+    assert bandit.variation(model.p, bandit.OPTIMUM) <= 0.001
+
+
 # a cyclic game, regularised towards MU with tau .5
 P = torch.tensor([[0.5, 0.9, 0.2], [0.1, 0.5, 0.95], [0.8, 0.05, 0.5]], dtype=torch.float64)
 MU = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
@@ -86,12 +114,13 @@ def play(first, second):
     return P[first.ids[:, first.start], second.ids[:, second.start]]
 
 
-def test_self_play_reaches_the_regularised_nash_equilibrium():
+@pytest.mark.parametrize("objective", ["self-play", "ipo"])
+def test_playing_against_itself_reaches_the_regularised_nash_equilibrium(objective):
     """No reward explains this preference: each arm beats another."""
     with bandit.float64():
         model = bandit.Bandit(MU)
         align(
-            model, [[0]] * 32, prefer=play, objective="self-play", beta=0.5, n=8, steps=150, batch_size=32,
+            model, [[0]] * 32, prefer=play, objective=objective, beta=0.5, n=8, steps=150, batch_size=32,
             max_new_tokens=1, schedule=lambda step: 1 - step / 150,
             optimizer=lambda parameters: torch.optim.Adam(parameters, 0.05),
         )  # fmt: skip

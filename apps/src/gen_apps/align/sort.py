@@ -33,8 +33,8 @@ class Sort(command.Measures):
     """Page to write."""
 
     def __post_init__(self):
-        if not 1 <= self.shortest <= self.longest <= 20:
-            raise ValueError(f"need 1 <= --shortest <= --longest <= 20, got {self.shortest} and {self.longest}")
+        if not 3 <= self.shortest <= self.longest <= 20:  # of fewer digits there are fewer problems than are held out
+            raise ValueError(f"need 3 <= --shortest <= --longest <= 20, got {self.shortest} and {self.longest}")
         for name in ("sft_steps", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -115,9 +115,7 @@ def _tune(config: Sort, model: Any, given: list[Problem]) -> None:
     trainer.fit(Loader(data, 96, seed=config.seed), config.sft_steps)
 
 
-def _measure(
-    config: Sort, name: str, model: Any, held_out: list[Problem]
-) -> tuple[dict[str, Any], list[list[str]]]:
+def _measure(config: Sort, name: str, model: Any, held_out: list[Problem]) -> tuple[dict[str, Any], list[list[str]]]:
     """Shares of right answers, with intervals, and a few answers."""
     from gen_core import generator
     from gen_core.intervals import proportion
@@ -129,7 +127,9 @@ def _measure(
         rolled = rollout(model, held_out, temperature=temperature, **options)
         right = reward(rolled)
         row[f"{how}_accuracy"] = proportion(sum(right) / len(right), len(right)).figure()
-    cases = [(_digits(p), _digits(c), "right" if r else "wrong") for (p, c), r in zip(rolled.pairs(), right, strict=True)]
+    cases = [
+        (_digits(p), _digits(c), "right" if r else "wrong") for (p, c), r in zip(rolled.pairs(), right, strict=True)
+    ]
     wrong = [list(case) for case in cases if case[2] == "wrong"]
     return row, [list(cases[0]), *wrong[:4]]
 
