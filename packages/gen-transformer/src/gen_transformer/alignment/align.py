@@ -387,7 +387,8 @@ def _bradley_terry(reward: Reward | None) -> Preference:
 
 def _numbers(values: Any, roll: Rollout) -> Float[Tensor, "b"]:
     """What a reward returned, as a tensor; the first that is no number is named."""
-    x = torch.as_tensor(values, device=roll.logp.device).detach().to(roll.logp.dtype)
+    x = torch.as_tensor(values, device=roll.logp.device).detach()
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     if x.shape != (len(roll.ids),):
         raise ValueError(f"a reward is a number for each of the {len(roll.ids)} rows, got shape {tuple(x.shape)}")
     if not (finite := x.isfinite()).all():
