@@ -236,8 +236,8 @@ def test_adapters_learn_with_their_own_base_as_reference():
     base = {name: p.clone() for name, p in model.named_parameters()}
     add_lora(model, rank=4, targets=("q", "v", "up", "down"))
     history = run(model, reward=score, steps=30, optimizer=lambda parameters: torch.optim.Adam(parameters, 0.05))
-    assert abs(history[0]["kl"]) < 1e-5 and history[-1]["kl"] > 1e-3
-    assert sum(h["score"] for h in history[-5:]) > sum(h["score"] for h in history[:5])
+    assert abs(history[0]["kl"]) < 1e-5 and sum(h["kl"] for h in history[-10:]) > 0.1
+    assert sum(h["score"] for h in history[-10:]) > sum(h["score"] for h in history[:10])
     frozen = {n.replace(".base", ""): p for n, p in model.named_parameters() if not n.endswith((".a", ".b"))}
     assert all(torch.equal(p, base[name]) for name, p in frozen.items())
 
