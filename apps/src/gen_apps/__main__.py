@@ -52,6 +52,7 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "llm scaling": "llm.config:Scaling llm.scaling:scaling",
         "align bandit": "align.config:Bandit align.bandit:bandit",
         "align two-token": "align.config:TwoTokens align.two_tokens:two_tokens",
+        "align sort": "align.sort:Sort align.sort:sort",
     },
     "Runs": {
         "runs": "runs.config:ListRuns runs.table:list_runs",

@@ -134,5 +134,6 @@ def test_whitening_of_parts_is_that_of_the_whole():
     mean = sums[1] / sums[0]
     sums.append((x - mean).where(mask, 0).square().sum())
     for a, m in parts:
-        got.append(whiten(a, m, total=lambda _, stage=iter(sums): next(stage)))
+        stage = iter(sums)
+        got.append(whiten(a, m, total=lambda _, stage=stage: next(stage)))
     assert torch.allclose(torch.cat(got), whiten(x, mask))

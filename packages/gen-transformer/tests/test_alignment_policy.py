@@ -105,12 +105,19 @@ def in_loss(kl):
     return lambda logp, mask: reinforce(logp, Tree.score[:, None].expand_as(logp)) + kl(logp, mask)
 
 
+bare = lambda estimator: in_loss(lambda logp, mask: log_ratio_kl(logp, Tree.ref, estimator))
 METHODS = {  # a method: p(a), p(y | a), J; the first three reach the optimum
     "in reward": (kl_in_reward, (0.457396, 0.355461, 0.518228)),
     "in reward, to go": (kl_to_go, (0.457396, 0.355461, 0.518228)),
     "kl_loss": (in_loss(lambda logp, mask: kl_loss(logp, Tree.ref, mask)), (0.457396, 0.355461, 0.518228)),
-    "k2 of each token": (in_loss(lambda logp, mask: log_ratio_kl(logp, Tree.ref, "k2")), (0.694628, 0.355461, 0.403537)),
-    "k3 of each token": (in_loss(lambda logp, mask: log_ratio_kl(logp, Tree.ref, "k3")), (0.834040, 0.753319, -0.060499)),
+    "k2 of each token": (
+        in_loss(lambda logp, mask: log_ratio_kl(logp, Tree.ref, "k2")),
+        (0.694628, 0.355461, 0.403537),
+    ),
+    "k3 of each token": (
+        in_loss(lambda logp, mask: log_ratio_kl(logp, Tree.ref, "k3")),
+        (0.834040, 0.753319, -0.060499),
+    ),
 }
 
 

@@ -70,7 +70,9 @@ def test_a_mixture_is_geometric_in_each_token():
     """policy^(1 - alpha) ref^alpha, normalised; alpha 0 is the policy, alpha 1 the reference."""
     policy, ref = models.gpt(), models.gpt("rope")
     for alpha in (0.0, 0.25, 1.0):
-        r = rollout(policy, PROMPTS, n=2, max_new_tokens=5, eos=7, temperature=0.7, mix=(ref, alpha), generator=seeded())
+        r = rollout(
+            policy, PROMPTS, n=2, max_new_tokens=5, eos=7, temperature=0.7, mix=(ref, alpha), generator=seeded()
+        )
         doc = r.mask.long() - 1
         with torch.no_grad():
             a, b = (m.logits(m(r.ids, doc=doc)) for m in (policy, ref))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gen_transformer import Config, Transformer, add_lora, adapters_off, merge_lora
+from gen_transformer import Config, Transformer, adapters_off, add_lora, merge_lora
 from gen_transformer.alignment import join, token_logprobs
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])

@@ -9,7 +9,7 @@ from .dial import Dial, dial
 from .evaluate import Score, loglikelihood, multiple_choice, score
 from .fusion import Fusion
 from .generate import complete, generate
-from .lora import add_lora, adapters_off, merge_lora
+from .lora import adapters_off, add_lora, merge_lora
 from .loss import lm_loss, logprobs
 from .mixture import Mixture
 from .model import EncoderDecoder, Transformer, flops_per_token, parameters

@@ -27,7 +27,7 @@ from gen_core.step import Step
 from gen_core.task import Task
 from gen_core.trainer import Trainer
 from gen_transformer.alignment.advantages import AdaptiveKL, gae
-from gen_transformer.alignment.logprobs import causal, counted, log_ratio_kl, masked_mean, reduce, token_logprobs
+from gen_transformer.alignment.logprobs import causal, counted, log_ratio_kl, reduce, token_logprobs
 from gen_transformer.alignment.objectives import OBJECTIVES, PAIRS, Experience, Margins, Objective, PairObjective
 from gen_transformer.alignment.policy import kl_loss, value_loss
 from gen_transformer.alignment.rollout import Ids, Rollout, join, rollout
@@ -72,7 +72,14 @@ class _Aligned(Task):
         ref: None copies the policy as it is now, or turns its adapters off where it has some (`add_lora`).
     """
 
-    def __init__(self, policy: nn.Module, ref: Any = None, *, temperature: int | float = 1.0, optimizer: Optim | None = None):
+    def __init__(
+        self,
+        policy: nn.Module,
+        ref: Any = None,
+        *,
+        temperature: int | float = 1.0,
+        optimizer: Optim | None = None,
+    ):
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.optimizer = optimizer or (lambda parameters: AdamW(parameters, lr=1e-5, weight_decay=0.0))
@@ -85,10 +92,9 @@ class _Aligned(Task):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"policy": self.optimizer([p for p in self.parameters() if p.requires_grad])}
 
-    def train(self, mode: bool = True) -> "_Aligned":
-        super().train(mode)
-        self.policy.eval()
-        return self
+    def train(self, mode: bool = True) -> Task:
+        """Dropout is off for all, always."""
+        return super().train(False)
 
     @property
     def reference(self) -> Any:
@@ -106,8 +112,9 @@ class _Aligned(Task):
     def roll(self, t: Step, prompts: Sequence[Ids], n: int, name: str, **options: Any) -> Rollout:
         """Completions whose random numbers are a function of (seed, step, number of the row in the global batch)."""
         rows = len(prompts) * n
-        keys = (t.key("rollout", name, t.rank * rows + i) for i in range(rows))
-        streams = [torch.Generator().manual_seed(key) for key in keys]
+        every = torch.Generator().manual_seed(t.key("rollout", name))
+        seeds = torch.randint(2**62, (t.world, rows), generator=every)[t.rank].tolist()
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
         return rollout(self.policy, prompts, n=n, temperature=self.temperature, generator=streams, **options)
 
 
@@ -228,11 +235,10 @@ class PairTask(_Aligned):
         return self.objective.loss(Margins(own[:, 0], own[:, 1], before[:, 0], before[:, 1], (a, b), p)).mean()
 
     def _given(self, batch: Sequence[Pair], t: Step) -> tuple[Tensor, Tensor, int, Tensor]:
-        pairs = [Pair(*pair) for pair in batch]
-        completions = [c for pair in pairs for c in (pair.first, pair.second)]
-        prompts = [pair.prompt for pair in pairs for _ in range(2)]
+        completions = [c for pair in batch for c in (pair.first, pair.second)]
+        prompts = [pair.prompt for pair in batch for _ in range(2)]
         ids, mask, start = join(prompts, completions, device=t.device)
-        p = torch.tensor([pair.p for pair in pairs], device=t.device, dtype=torch.get_default_dtype())
+        p = torch.tensor([pair.p for pair in batch], device=t.device, dtype=torch.get_default_dtype())
         return ids.unflatten(0, (-1, 2)), mask.unflatten(0, (-1, 2)), start, p
 
     def _sampled(self, batch: Sequence[Ids], t: Step) -> tuple[Tensor, Tensor, int, Tensor]:
@@ -313,7 +319,7 @@ def align(
 
 def fit_preferences(
     model: nn.Module,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Sequence[Any]],
     *,
     loss: Callable[[Margins], Tensor],
     ref: Any = None,
@@ -332,7 +338,7 @@ def fit_preferences(
         loss: of margins, `pairwise("logistic", beta)` for DPO or any function of `Margins`.
     """
     task = PairTask(model, PairObjective(loss), ref=ref, optimizer=optimizer)
-    return _fit(task, pairs, batch_size, steps, run, seed, callbacks, trainer)
+    return _fit(task, [Pair(*pair) for pair in pairs], batch_size, steps, run, seed, callbacks, trainer)
 
 
 # ---------------------------------------------------------------------- what both share

@@ -152,21 +152,22 @@ class _HuggingFace:
         self.config = SimpleNamespace(vocab=model.config.vocab_size, context=context)
 
     def __call__(self, ids: Tensor, *, doc: Tensor | None = None, cache: Any = None) -> Tensor:
-        past = None if cache is None else cache.doc
-        if doc is None:
-            doc = torch.zeros_like(ids) if past is None else past[:, -1:].expand_as(ids)
-        doc = doc if past is None else torch.cat((past, doc), 1)
+        past: Tensor = ids[:, :0] if cache is None else cache.doc
+        new = doc
+        if new is None:  # the last document goes on
+            new = past[:, -1:].expand_as(ids) if past.shape[1] else torch.zeros_like(ids)
+        seen = torch.cat((past, new), 1)
         options = {} if cache is None else {"past_key_values": cache.kv}
         out = self.model(
-            input_ids=ids, attention_mask=(doc >= 0).long(), position_ids=positions(doc)[:, -ids.shape[1] :],
+            input_ids=ids, attention_mask=(seen >= 0).long(), position_ids=positions(seen)[:, -ids.shape[1] :],
             use_cache=cache is not None, **options,
         )  # fmt: skip
         if cache is not None:
-            cache.doc, cache.kv = doc, out.past_key_values
+            cache.doc, cache.kv = seen, out.past_key_values
         return out.logits
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden
 
     def cache(self, batch: int, length: int) -> Any:
-        return SimpleNamespace(doc=None, kv=None)
+        return SimpleNamespace(doc=torch.zeros(batch, 0, dtype=torch.long, device=self.model.device), kv=None)

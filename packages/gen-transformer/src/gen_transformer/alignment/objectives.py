@@ -85,8 +85,8 @@ class Objective:
     """Rows that count (b,); None: all."""
     critic: bool = False
     """Whether a value function is learned beside."""
-    opponent: float | None = None
-    """With a preference for reward: alpha of the mixture policy^(1 - alpha) reference^alpha that opponents come from."""
+    opponent: int | float | None = None
+    """With a preference as reward: alpha of the mixture policy^(1 - alpha) reference^alpha of opponents."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class PairObjective:
 
     loss: Callable[..., Tensor]
     """(Margins) -> (pairs,)."""
-    mix: float = 0.0
+    mix: int | float = 0.0
     """alpha of the mixture policy^(1 - alpha) reference^alpha that both come from."""
 
 
@@ -182,5 +182,3 @@ PAIRS: dict[str, Callable[[float], PairObjective]] = {  # by beta
     "ipo": lambda beta: PairObjective(lambda m: ipo(m.h, beta, m.p)),  # [Calandriello24] section 3
     "ipo-md": lambda beta: PairObjective(lambda m: ipo(m.h, beta, m.p), mix=0.125),  # section 4
 }
-
-

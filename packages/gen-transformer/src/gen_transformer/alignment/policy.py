@@ -79,7 +79,7 @@ def kl_loss(logp: Logp, ref_logp: Logp, mask: Bool[Tensor, "b t"], estimator: Es
     """Estimate of KL(policy || reference) by token, whose gradient is that of the KL of sequences ([Tang25]).
 
     The gradient of token t is that of log p_t times the sum of log-ratios from t on: a token is also charged for the
-    states that it leads to. Reduced by `reduce(..., "constant")` it is that of the KL; for samples of the policy itself.
+    states that it leads to. Reduced by `reduce(..., "constant")` it is that of the KL, for samples of the policy.
     With `ref_logp` 0 it is minus the entropy of sequences.
 
     Args:
