@@ -1,7 +1,7 @@
 """Closed forms of KL-regularised learning: against published figures, stationarity under autograd, and enumeration."""
 
 import math
-from itertools import combinations, product
+from itertools import combinations, cycle, product
 from pathlib import Path
 
 import pytest
@@ -191,6 +191,12 @@ def test_fixed_points_of_finite_groups():
     assert_close(al.group_point(REF, R, 0.5, 4, leave_one_out), al.tilted(REF, R, 0.5), rtol=0, atol=1e-11)
     want = al.tilted(REF, R, 0.5 * 4 / 3)  # a gradient that is 3/4 of the true one over-weighs an exact KL
     assert_close(al.group_point(REF, R, 0.5, 4, mean_centred), want, rtol=0, atol=1e-11)
+
+
+def test_what_never_comes_to_rest_is_said():
+    signs = cycle((1, -1))
+    with pytest.raises(ValueError, match="does not come to rest"):
+        al.group_point(REF, R, 0.5, 2, lambda x: next(signs) * mean_centred(x))
 
 
 def test_equal_rewards_in_a_group_give_no_gradient():

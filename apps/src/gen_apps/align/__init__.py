@@ -1,1 +1,1 @@
-"""`gen align ...`: methods of alignment on problems whose optimum is known in closed form."""
+"""`gen align ...`: methods of alignment on problems whose optimum or answer is known."""

@@ -167,16 +167,18 @@ def group_point(
     h is `expected_advantage`. The iteration starts from the reference or `start` and is damped.
 
     Raises:
-        ValueError: when it does not come to rest, as for a standard deviation with a small beta.
+        ValueError: when it does not come to rest, as for an advantage that turns against what is frequent.
     """
     ref, r = _check(ref, r, beta)
     log_pi = (ref if start is None else start.double()).log()
-    for _ in range(20_000):
+    for _ in range(2000):
         target = (ref.log() + expected_advantage(log_pi.exp(), r, n, advantage) / beta).log_softmax(-1)
         step, log_pi = (target - log_pi).abs().amax(), torch.lerp(log_pi, target, 0.2).log_softmax(-1)
-        if step < 1e-13:
+        if step < 1e-13 * log_pi.abs().amax().clamp(min=1):
             return log_pi.exp()
-    raise ValueError(f"learning from groups of {n} does not come to rest at beta={beta}; raise beta")
+    raise ValueError(
+        f"learning from groups of {n} does not come to rest at beta={beta}; raise beta, or start elsewhere"
+    )
 
 
 # ---------------------------------------------------------------------- best of n
