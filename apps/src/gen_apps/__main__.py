@@ -57,6 +57,9 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "llm chat": "llm.config:Chat llm.say:chat",
         "llm eval": "llm.config:Evaluate llm.evaluate:evaluate",
         "llm scaling": "llm.config:Scaling llm.scaling:scaling",
+        "align bandit": "align.config:Bandit align.bandit:bandit",
+        "align two-token": "align.config:TwoTokens align.two_tokens:two_tokens",
+        "align sort": "align.sort:Sort align.sort:sort",
     },
     "Data": {
         "data list": "catalogue.config:ListData catalogue.listing:list_data",
