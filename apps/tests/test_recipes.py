@@ -15,7 +15,7 @@ from gen_apps.recipes import RECIPES, defaults, named, recipe, words
 from gen_apps.vae.config import TrainVAE
 from gen_core.config import from_dict, to_dict
 
-FLAGS = {find(place).__name__: find(place) for place, _, _ in COMMANDS.values()}
+FLAGS = {find(place).__name__: find(place) for place, _ in COMMANDS.values()}
 PAIRS = [(data, name) for data, kinds in RECIPES.items() for name in kinds]
 
 

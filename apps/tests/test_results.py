@@ -18,6 +18,7 @@ LM = f"--network.layers 1 --network.dim 16 --network.heads 2 {small.STEPS}"
 MEASURES = {  # command: what follows it, and entries of its first row
     "diffusion likelihood": ("{TrainDiffusion} --n 4 --levels 4 --probes 1 --device cpu", {"nats", "bits/dim"}),
     "diffusion compare": ("{TrainDiffusion} --n 12 --budgets 4 --methods euler --draws 1 --device cpu", {"frechet"}),
+    "diffusion restore": ("{TrainDiffusion} --n 2 --draws 2 --steps 3 --device cpu", {"PSNR, mean", "SSIM, mean"}),
     "diffusion learn2d": (
         "grid --steps 2 --batch-size 8 --width 8 --blocks 1 --n 20 --views eps --device cpu --out {tmp}/p.html",
         {"evaluations", "gap"},

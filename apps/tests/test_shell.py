@@ -61,7 +61,8 @@ def test_a_run_is_trained_longer_and_ends_as_a_longer_run(vae_run, tiny, tmp_pat
     gen(f"vae train --resume {path} --optim.steps 9 --machine.device cpu")
     assert "training on from step 6 to 9: the learning rate changes from 0 to " in capsys.readouterr().out
     assert Run(path).config()["optim"]["steps"] == 9 and Run(path).metrics()[-1]["step"] == 9
-    assert json.loads((path / "lengthened.jsonl").read_text()) == {"from": 6, "to": 9}
+    (line,) = json.loads((path / "environment.json").read_text())["lengthened"]
+    assert line.startswith("from 6 to 9 steps: ") and "from 6 to 9 steps" in (path / "report.html").read_text()
     with pytest.raises(SystemExit):
         gen(f"vae train --resume {path} --optim.steps 7 --machine.device cpu")
     assert "--optim.steps can only be larger, got 7" in capsys.readouterr().err
@@ -101,7 +102,7 @@ def test_a_configuration_file_gives_the_defaults(vae_run, tiny, tmp_path, capsys
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_docstring_for_each_flag(name):
     """tyro's help shows it."""
-    flags, function, _ = COMMANDS[name]
+    flags, function = COMMANDS[name]
     assert find(flags).__doc__ and callable(find(function))
     assert len(list(flag_names(find(flags)))) == len(set(flag_names(find(flags))))
 
@@ -143,6 +144,9 @@ def test_bash_completes(tmp_path):
     assert completed("gen", "vae", "i") == ["interpolate"]
     assert completed("gen", "vae", "train", "--optim.st") == ["--optim.steps"]
     assert completed("gen", "embed", "--meth") == ["--method"]
+    assert completed("gen", "data", "show", "sha") == ["shakespeare"]
+    assert completed("gen", "vae", "train", "fash") == ["fashion-mnist"]
+    assert completed("gen", "llm", "pretrain", "handbook") == ["handbook-en", "handbook-fr"]
 
 
 def test_the_version_is_printed(capsys):
@@ -174,13 +178,13 @@ def test_a_field_of_a_train_command_is_a_flag_of_its_own():
 
 def test_the_command_that_the_readme_adds_works(tmp_path, monkeypatch, capsys):
     readme = Path(__file__).parents[1] / "README.md"
-    _, config, train, line = re.findall(r"^```py\n(.*?)^```", readme.read_text(), re.S | re.M)
+    _, config, train, line, _ = re.findall(r"^```py\n(.*?)^```", readme.read_text(), re.S | re.M)
     (tmp_path / "line").mkdir()
     for name, code in {"__init__": "", "config": config, "train": train}.items():
         (tmp_path / "line" / f"{name}.py").write_text(code)
     monkeypatch.setattr(gen_apps, "__path__", [*gen_apps.__path__, str(tmp_path)])
     ((name, entry),) = eval("{" + line.split("\n", 1)[1] + "}").items()
-    monkeypatch.setitem(COMMANDS, name, entry)
+    monkeypatch.setitem(COMMANDS, name, tuple(entry.split()))
     monkeypatch.chdir(tmp_path)
     gen("line train --slope 3 --optim.steps 200 --optim.lr 0.5 --machine.device cpu")
     assert "slope 3.0" in capsys.readouterr().out
@@ -188,6 +192,16 @@ def test_the_command_that_the_readme_adds_works(tmp_path, monkeypatch, capsys):
     assert (run / "report.html").is_file()
     gen(f"line train --resume {run} --machine.device cpu")
     assert "slope 3.0" in capsys.readouterr().out
+
+
+def test_the_command_without_training_that_the_readme_adds_works(tmp_path, monkeypatch, capsys):
+    *_, code = re.findall(r"^```py\n(.*?)^```", (Path(__file__).parents[1] / "README.md").read_text(), re.S | re.M)
+    (tmp_path / "pi.py").write_text(code)
+    monkeypatch.setattr(gen_apps, "__path__", [*gen_apps.__path__, str(tmp_path)])
+    monkeypatch.setitem(COMMANDS, "pi", ("pi:Pi", "pi:pi"))
+    gen(f"pi --n 100000 --json {tmp_path / 'pi.json'}")
+    (row,) = json.loads((tmp_path / "pi.json").read_text())["rows"]
+    assert abs(row["inside"]["value"] - np.pi / 4) < 0.01 and "inside" in capsys.readouterr().out
 
 
 def test_metrics_go_to_tensorboard_which_is_no_part_of_the_run(tiny, tmp_path):

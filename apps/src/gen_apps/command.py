@@ -100,7 +100,7 @@ class TrainCommand(Measures):
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)
     log: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where metrics go beside the run's own metrics.jsonl and report: TensorBoard events in the run, or W&B."""
+    """A second place for metrics, beside the run's metrics.jsonl: TensorBoard events in the run, or W&B."""
 
     def data_name(self) -> str:
         """The part of a run's default directory that names its data."""
@@ -122,7 +122,7 @@ class Source:
     """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits, 28 for fashion-mnist and mnist-5k, 64 for brains,
     32 otherwise. Points have no size."""
     channels: Annotated[Literal[1, 3, 4] | None, tyro.conf.arg(metavar="{1,3,4}", help_behavior_hint="")] = None
-    """Of pictures: 1 grey, 3 colour, 4 colour and transparency; by default colour unless all are grey."""
+    """Channels of pictures: 1 grey, 3 colour, 4 colour and transparency; by default colour unless all are grey."""
     held_out: Number = None
     """Share of the data that is held out, of every class (the published test part where there is one; else a half, and
     2,000 pictures at most). Of more than 2,000 held-out ones a fixed choice of 2,000 is measured."""

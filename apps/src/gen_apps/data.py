@@ -190,8 +190,9 @@ def _load(
         data = whole(entry, pixels(entry, size), where, channels)
     elif kind == "hub":
         data = hub(rest, shape(size), channels=channels)
-    elif not Path(name).is_dir() and (near := suggestion(name)):
-        raise FileNotFoundError(f"{name} is neither a folder nor a name of gen data list{near}")
+    elif not Path(name).is_dir():
+        there = "digits, a name of gen data list, points:NAME, hub:NAME or a folder of pictures"
+        raise FileNotFoundError(f"{name} is no folder; give {there}{suggestion(name)}")
     else:
         data = folder(name, shape(size), channels=channels)
     data = only(data, classes)

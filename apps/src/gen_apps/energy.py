@@ -1,4 +1,4 @@
-"""What a command costs, in its own words: flags that say where it runs, and the facts that it leaves behind."""
+"""The cost of a command: flags that say where it runs, and the facts that it writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from gen_green.report import facts
 
 @dataclass(frozen=True)
 class Place:
-    """Where the electricity comes from."""
+    """Origin of the electricity."""
 
     grid: str | None = None
     """Country whose grid it is (FR, Germany, ...); by default the world's mean, which is an assumption and said so."""
@@ -32,7 +32,7 @@ class Place:
 
 @dataclass
 class Cost:
-    """What a part of a command took; there once it has ended."""
+    """Cost of a part of a command; filled when it has ended."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     """In words, for a reader."""

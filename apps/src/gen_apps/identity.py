@@ -5,6 +5,8 @@
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
@@ -49,7 +51,7 @@ def locate(config: Command) -> tuple[Command, Path]:
 
 
 def lengthen(run: Run, config: TrainCommand) -> int | None:
-    """Write a larger number of steps into a run's configuration, and a line about it into lengthened.jsonl.
+    """Write a larger number of steps into a run's configuration, and a line about it into environment.json.
 
     Returns:
         The former number of steps; None where it is the same.
@@ -67,9 +69,9 @@ def lengthen(run: Run, config: TrainCommand) -> int | None:
     if steps < former:
         raise ValueError(f"{run.path} is a run of {former} steps; --optim.steps can only be larger, got {steps}")
     run.write("config.json", to_dict(identity(config)))
-    file = run.path / "lengthened.jsonl"
-    lines = file.read_text(encoding="utf-8") if file.is_file() else ""
-    run.write("lengthened.jsonl", lines + json.dumps({"from": former, "to": steps}) + "\n")
+    begun = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    line = f"from {former} to {steps} steps: {shlex.join(sys.argv)}"
+    run.write("environment.json", begun | {"lengthened": [*begun.get("lengthened", []), line]})
     return former
 
 

@@ -41,7 +41,7 @@ KINDS = {  # the class of a run's configuration: what opens the run
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained(Generic[Command]):
     """A run's network with the averaged weights of its newest checkpoint, and what it was trained on."""
 
@@ -76,6 +76,14 @@ class Trained(Generic[Command]):
         network = cls.open_network(newest, device=device)
         facts = json.loads((run.path / "model.json").read_text())
         return cls(run, config, facts, network, step(newest), select_device(device))
+
+    def __repr__(self) -> str:
+        facts = "".join(f", {name}={self.facts[name]}" for name in ("shape", "classes") if self.facts.get(name))
+        return f"{type(self).__name__}({str(self.run.path)!r}, step={self.step}{facts})"
+
+    def __getattr__(self, name: str) -> Any:
+        public = ", ".join(n for n in dir(type(self)) if n[0] != "_" and callable(getattr(type(self), n)))
+        raise AttributeError(f"{type(self).__name__} has no {name!r}; its methods are {public}", name=name, obj=self)
 
     @property
     def shape(self) -> tuple[int, ...]:

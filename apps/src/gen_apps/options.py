@@ -35,7 +35,7 @@ Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hi
 
 
 def choice(table: Table) -> Any:
-    """How --help shows the names in a table."""
+    """The annotation with which --help shows the names in a table."""
     return tyro.conf.arg(metavar="{" + ",".join(table) + "}", help_behavior_hint=hint)
 
 
@@ -45,7 +45,7 @@ def given(config: Any) -> dict[str, Any]:
 
 
 def flag(group: str, name: str) -> str:
-    """As it is typed.
+    """The name of a flag, as it is typed.
 
     >>> flag("sampler", "sigma_max"), flag("", "steps")
     ('--sampler.sigma-max', '--steps')

@@ -13,6 +13,7 @@ from typing import Any
 
 from gen_core.config import to_dict
 from gen_core.run import Run
+from gen_core.scales import text
 
 Row = Mapping[str, Any]
 
@@ -31,18 +32,6 @@ def figure(value: float, *, interval: Sequence[float] | None = None, n: int | No
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def text(entry: Any, digits: int = 3) -> str:
-    """An entry of a row for a reader, with its interval where it has one.
-
-    >>> text(figure(0.5, interval=(0.4, 0.7))), text(12), text("heun")
-    ('0.5 (0.4 to 0.7)', '12', 'heun')
-    """
-    if isinstance(entry, Mapping):
-        value, ends = text(entry["value"], digits), (text(end, digits) for end in entry.get("interval", ()))
-        return f"{value} ({' to '.join(ends)})" if "interval" in entry else value
-    return f"{entry:.{digits}g}" if isinstance(entry, float) else str(entry)
-
-
 def table(head: str, rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 3) -> Any:
     """Rows for a terminal, as a rich renderable: the name of each, and its entries.
 
@@ -59,6 +48,14 @@ def table(head: str, rows: Sequence[Row], columns: Sequence[str] | None = None, 
     for row in rows:
         shown.add_row(row["name"], *(text(row.get(name, "–"), digits) for name in names))
     return shown
+
+
+def show(config: Any, command: str, head: str, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
+    """Print what a command measured as a table, and write it where `--json` was given; see `table`."""
+    from rich import print
+
+    print(table(head, rows, columns))
+    write_results(config.json, command, config, rows)
 
 
 def write_results(file: Path | None, command: str, config: Any, rows: Iterable[Row]) -> None:

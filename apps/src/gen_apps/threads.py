@@ -1,4 +1,4 @@
-"""How many OpenMP threads a command takes and how they wait: set before torch, whose OpenMP reads it as it is loaded.
+"""Number of OpenMP threads of a command and their way to wait: set before torch, whose OpenMP reads it as it is loaded.
 
 By default OpenMP takes every core, and a thread without work spins for milliseconds. Two trainings at once then spin on
 the cores that the other one needs, and are several times slower than with one thread each. So a command takes the cores
@@ -17,7 +17,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 OURS = "GEN_THREADS"
 """The number that `share` chose, where the user did not."""
 SPINS = 1000
-"""Of GNU's OpenMP, that of torch's wheels for Linux: some 10 microseconds."""
+"""Spins before sleep of GNU's OpenMP, that of torch's wheels for Linux: some 10 microseconds."""
 
 
 def share(environ: MutableMapping[str, str] = os.environ, loadavg: Path = Path("/proc/loadavg")) -> None:

@@ -146,6 +146,8 @@ def fit(
             at = min(former, _latest_step(run))
             before, after = (config.optim.lr * schedule(n)(at) for n in (former, steps))
             print(f"training on from step {at} to {steps}: the learning rate changes from {before:.3g} to {after:.3g}")
+        done = _latest_step(run)
+        print(f"{run}: {steps} steps on {trainer.device}" + (f", {done} of them done" if done else ""), flush=True)
     trainer.barrier()
     if config.start_from is not None:
         trainer.start_from(config.start_from, optimizers=config.start_optimizer)
@@ -192,7 +194,7 @@ def finish_run(
 
 
 def training_cost(run: Path) -> dict[str, Any]:
-    """What training cost, in words, from energy.json as the meter or `finish_run` wrote it."""
+    """Cost of training, in words, from energy.json as the meter or `finish_run` wrote it."""
     cost = json.loads((run / "energy.json").read_text())
     return cost.get("training", cost)
 
@@ -207,7 +209,7 @@ def conclude(config: TrainCommand, run: Path, measured: Mapping[str, Any], *resu
     Run(run).write("quality.json", measured)
     write_results(config.json, config.command, config, measured["rows"])
     cost = training_cost(run)
-    print(f"training: energy {cost['energy']}; carbon {cost['carbon']}")
+    print(f"training alone: energy {cost['energy']}; carbon {cost['carbon']}")
     print(", ".join([*results, f"report {report.build(run)}"]))
 
 

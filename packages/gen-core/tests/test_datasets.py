@@ -38,6 +38,13 @@ def test_a_package_of_pypi_is_found_without_being_imported(tmp_path, monkeypatch
     assert package.root == tmp_path / "carrier" / "data" and package.find("a.csv.gz").name == "a.csv"
 
 
+def test_a_folder_of_several_packages_is_here_with_the_file_of_this_one(tmp_path):
+    package = Package("bible", "apt", str(tmp_path), file="bible.data")
+    assert package.root is None
+    (tmp_path / "bible.data").write_text("")
+    assert package.root == tmp_path
+
+
 @pytest.mark.parametrize(
     ("package", "command"),
     [

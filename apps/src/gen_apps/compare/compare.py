@@ -20,7 +20,7 @@ from gen_apps.compare.words import gaps, paragraph
 from gen_apps.energy import Place
 from gen_apps.results import write_results
 from gen_core import Run
-from gen_core.quality import text
+from gen_core.scales import text
 
 
 def compare(config: Compare) -> None:
@@ -57,7 +57,7 @@ def compare(config: Compare) -> None:
 
 
 def _spent(sampler: Sampled) -> dict[str, str]:
-    """What training cost, without where the figure comes from."""
+    """Cost of training, without the source of the figure."""
     return {k: str(sampler.training.get(k, "–")).split(" (")[0] for k in ("energy", "per sample", "carbon")}
 
 

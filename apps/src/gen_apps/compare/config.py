@@ -13,9 +13,9 @@ Family = Literal["vae", "gan", "diffusion"]
 
 @dataclass(frozen=True)
 class Compare(Source, Measures):
-    """Train a VAE, a GAN and a diffusion model on the same data, of which each sees as many samples, and measure them.
+    """Compare a VAE, a GAN and a diffusion model: same data, of which each sees as many samples, and one table.
 
-    None is told the classes. Beside them: training data, a mixture of Gaussians, a memoriser and a collapsed sampler.
+    None is given the classes. Beside them: training data, a mixture of Gaussians, a memoriser and a collapsed sampler.
     """
 
     out: Path | None = None
@@ -25,7 +25,7 @@ class Compare(Source, Measures):
     batch_size: int = 64
     """Samples per update."""
     families: tuple[Family, ...] = ("vae", "gan", "diffusion")
-    """Which to train."""
+    """Families to train."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
     place: Place = field(default_factory=Place)

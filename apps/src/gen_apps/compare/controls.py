@@ -1,4 +1,4 @@
-"""What the families are compared with: a mixture of Gaussians, a memoriser and a collapsed sampler."""
+"""Controls of the comparison: a mixture of Gaussians, a memoriser and a collapsed sampler."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ NOISE = 0.04  # of the memoriser, on data in [-1, 1]
 
 
 def mixture(x: Tensor, seed: int) -> Sampled:
-    """Of 30 Gaussians."""
+    """A mixture of 30 Gaussians."""
     fit = fit_mixture(x, 30, seed)
 
     def draw(n: int) -> tuple[Tensor, float]:

@@ -44,7 +44,7 @@ PIXELS = 60_000  # of held-out data whose likelihood under the VAE is bounded, b
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a row of the table is made of."""
+    """A sampler and its facts: a row of the table."""
 
     name: str
     draw: Callable[[int], tuple[Tensor, float]]
@@ -54,7 +54,7 @@ class Sampled:
     bits: Callable[[Tensor], Estimate] | None = None
     """Held-out data -> bits per dimension, where there is a likelihood."""
     training: dict[str, Any] = field(default_factory=dict)
-    """What training cost, in words."""
+    """Cost of training, in words."""
 
 
 def configurations(config: Compare) -> dict[str, Any]:

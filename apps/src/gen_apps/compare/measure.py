@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every sampler is measured against."""
+    """The data that every sampler is measured against."""
 
     reference: Reference
     held_out: Tensor

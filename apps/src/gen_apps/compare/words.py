@@ -1,10 +1,10 @@
-"""What the table shows, in sentences that are made from its figures; every comparison has its interval."""
+"""The table in sentences, made from its figures; every comparison has its interval."""
 
 from collections.abc import Callable
 from typing import Any
 
 from gen_apps.compare.measure import FLOOR, Row, value
-from gen_core.quality import text
+from gen_core.scales import text
 
 Gap = Callable[[str, str, str], dict[str, Any]]  # (a, b, column) -> the figure of a minus that of b
 COPIED = 0.8  # memorisation below which samples are suspected to be copies

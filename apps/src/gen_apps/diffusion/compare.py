@@ -20,6 +20,7 @@ from gen_apps.options import given
 from gen_apps.results import write_results
 from gen_core import Arrays, quality
 from gen_core.callbacks import bar
+from gen_core.scales import text
 from gen_diffusion.explain import Counted
 
 COLUMNS = ("frechet", "frechet-features", "kid", "precision", "recall", "two-sample", "memorisation", "label")
@@ -83,7 +84,7 @@ def _first(half: Arrays, n: int) -> Arrays:
 
 def _cell(row: dict[str, Any], name: str) -> str:
     found = row.get(name, "")
-    return quality.text(found) if isinstance(found, dict) else found if isinstance(found, str) else f"{found:g}"
+    return text(found) if isinstance(found, dict) else found if isinstance(found, str) else f"{found:g}"
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

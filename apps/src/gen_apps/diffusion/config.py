@@ -34,7 +34,7 @@ class DiffusionOptim(Averaged):
 
 @dataclass(frozen=True)
 class TrainDiffusion(TrainOnData):
-    """Train a diffusion model, sample it, measure the samples against held-out data, write a report."""
+    """Train a diffusion model: sample it, measure the samples against held-out data, write a report."""
 
     command: ClassVar[str] = "diffusion train"
 
@@ -74,7 +74,7 @@ class SampleDiffusion(SampleClasses):
 
 @dataclass(frozen=True)
 class Likelihood(Measures):
-    """How probable held-out data are under a run: nats per sample, and bits per dimension of pictures.
+    """Measure how probable held-out data are: nats per sample, and bits per dimension of pictures.
 
     Pictures are spread evenly over the bins of their grey levels first, which makes their bits an upper bound.
     """
@@ -94,7 +94,7 @@ class Likelihood(Measures):
     """Also the variational bound of the ancestral sampler with DDPM's 1000 steps, whose variances are fitted to the
     training data."""
     elbo_steps: int = 50
-    """Of the 1000, how many are drawn for each sample."""
+    """Steps of the 1000 that are drawn for each sample."""
     unconditional: bool = False
     """Ignore the labels of a run with classes; by default they are given."""
     seed: int = 0
@@ -115,7 +115,7 @@ class Likelihood(Measures):
 
 @dataclass(frozen=True)
 class CompareSamplers(Measures):
-    """Draw samples of a run with every sampler at several budgets of network evaluations, and measure them all."""
+    """Compare samplers: quality against network evaluations and joules, on the samples of one run."""
 
     run: RunPath
     """Directory of the run, where compare.json and compare.html are written."""
@@ -147,9 +147,43 @@ class CompareSamplers(Measures):
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
 
 
+PosteriorSampler = Literal["moments", "twisted", "mcgdiff", "pigdm", "dps", "ddrm", "ddnm", "daps", "mgdm"]
+
+
+@dataclass(frozen=True)
+class Calibrate(Measures):
+    """Measure posterior samplers where the posterior is known: 25 Gaussians seen through a random matrix."""
+
+    methods: tuple[PosteriorSampler, ...] = ("moments", "twisted", "mcgdiff", "pigdm", "dps", "ddrm")
+    """Samplers: see gen_diffusion.posterior and gen_diffusion.particles. moments: twisted by the moments of x0 given
+    x. twisted: TDS. Each is compared with the first of them on the same problems."""
+    dim: int = 8
+    """Numbers in x, even."""
+    observed: tuple[int, ...] = (2,)
+    """Numbers in y: one set of problems for each."""
+    problems: int = 20
+    """Problems of each set."""
+    levels: tuple[int, ...] = (100,)
+    """Noise levels: most methods call the network once at each. Several make a curve."""
+    particles: int = 1000
+    """Draws of one call, of which two are made."""
+    seed: int = 0
+    out: Path = Path("runs/calibrate")
+    """Directory to write calibrate.html in."""
+
+    def __post_init__(self):
+        for name, least in (("dim", 2), ("problems", 2), ("particles", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.methods or not self.observed or not self.levels or min(self.levels) < 2:
+            raise ValueError(f"--methods, --observed and --levels need one entry each, levels 2 or more; {self.levels}")
+        if self.dim % 2 or not 1 <= min(self.observed) <= max(self.observed) <= self.dim:
+            raise ValueError(f"--dim is even and --observed at most that, got {self.dim} and {self.observed}")
+
+
 @dataclass(frozen=True)
 class Learn2d(Measures):
-    """Train on 2-D points, and write one page that shows what diffusion is: noise, score, samplers, what they cost."""
+    """Show what diffusion is on 2-D points: noise, score, samplers, what they cost."""
 
     name: tyro.conf.Positional[Points] = "grid"
     """grid (25 Gaussians, whose exact denoiser is known), moons, rings or swiss-roll."""
@@ -182,3 +216,63 @@ class Learn2d(Measures):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
         if not self.lr > 0:
             raise ValueError(f"--lr must be positive, got {self.lr}")
+
+
+PICTURES = ("inpaint", "super-resolution", "blur", "colour")  # tasks in which a picture is seen
+Task = Literal["inpaint", "super-resolution", "blur", "colour", "mri", "tomography", "seismic", "compressed"]
+Restorer = Literal["dps", "pigdm", "ddrm", "ddnm", "daps", "mgdm"]
+
+
+@dataclass(frozen=True)
+class Restore(Measures):
+    """Restore pictures from what is left of them: several draws of each, from what was seen and what the run learned.
+
+    Held-out pictures of the run's data are damaged and restored, so that the truth is known.
+    """
+
+    run: RunPath
+    """Directory of a run of gen diffusion train on pictures."""
+    task: Task = "inpaint"
+    """What is seen. inpaint: all but the middle. super-resolution: means of blocks. blur: a Gaussian blur. colour: the
+    mean of the channels. mri: some lines of the Fourier transform. tomography: parallel projections. seismic: columns
+    convolved with a Ricker wavelet. compressed: random projections."""
+    image: Path | None = None
+    """Restore this picture rather than held-out ones."""
+    observed: bool = False
+    """The --image is what was seen and its truth unknown: a small, blurred or grey picture, or with transparent pixels
+    to fill in."""
+    method: Restorer = "daps"
+    """daps, pigdm, dps, ddrm, ddnm or mgdm: see gen_diffusion.posterior."""
+    n: int = 8
+    """Held-out pictures."""
+    draws: int = 16
+    """Draws of each picture."""
+    factor: int | None = None
+    """How little is seen. super-resolution: pixels a side of a block (2). mri: lines for each that is seen (4).
+    compressed: numbers of the picture for each that is seen (4). tomography: rows for each angle (2)."""
+    noise: float = 0.05
+    """Standard deviation of the noise in what is seen; pictures lie in [-1, 1]."""
+    steps: int | None = None
+    """Noise levels: 100, of mgdm, which calls the network twenty times at each, 25."""
+    label: int | None = None
+    """Class that the pictures are known to be of; by default nothing is known."""
+    seed: int = 0
+    batch: int = 128
+    """Draws at a time, to fit memory."""
+    device: str = "auto"
+    place: Place = field(default_factory=Place)
+    out: Path | None = None
+    """File names to write, without suffix; by default restore-TASK-METHOD in the run."""
+
+    def __post_init__(self):
+        for name, least in (("n", 1), ("draws", 2), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if self.factor is not None and self.factor < 1:
+            raise ValueError(f"--factor must be at least 1, got {self.factor}")
+        if self.steps is not None and self.steps < 3:
+            raise ValueError(f"--steps must be at least 3, got {self.steps}")
+        if not 0 <= self.noise < math.inf or (self.noise == 0 and self.method == "mgdm"):
+            raise ValueError(f"--noise is a standard deviation, 0 or above, for mgdm above 0; got {self.noise}")
+        if self.observed and (self.image is None or self.task not in PICTURES):
+            raise ValueError(f"--observed needs an --image and one of the tasks {', '.join(PICTURES)}")

@@ -61,7 +61,7 @@ def scores(
 
 
 def answers(denoisers: Mapping[str, tuple[Denoiser, str]], sigmas: Sequence[float], spread: float) -> Figure:
-    """Where each denoiser sends a fine lattice of points."""
+    """Images under each denoiser of a fine lattice of points."""
     figure, axes = panels(1, len(sigmas), 3.4)
     for ax, sigma in zip(axes[0], sigmas, strict=True):
         x = lattice(1.9 * (spread**2 + sigma**2) ** 0.5, 41)
@@ -147,3 +147,29 @@ def plot(x: str, y: str) -> tuple[Figure, Any]:
     ax.grid(color="#e4e4e1", lw=0.8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure, ax
+
+
+def restored(
+    columns: Mapping[str, Float[Tensor, "n ..."]], draws: Float[Tensor, "n m c h w"], rows: int = 6, most: int = 5
+) -> Figure:
+    """A row for each of the first pictures: what `columns` has of it, the spread of its draws, and some of them."""
+    n, shown = min(rows, len(draws)), min(most, draws.shape[1])
+    spread = draws.var(1).mean(1).sqrt()
+    figure, axes = panels(n, len(columns) + 1 + shown, 1.15)
+    for i in range(n):
+        pictures = [*columns.items(), *((f"draw {j + 1}", draws[:, j]) for j in range(shown))]
+        cells = [(name, x[i]) for name, x in pictures]
+        cells.insert(len(columns), ("spread", spread[i][None]))
+        for ax, (name, x) in zip(axes[i], cells, strict=True):
+            image = x.movedim(0, -1).squeeze(-1).numpy()
+            if name == "spread":
+                ax.imshow(image, cmap="magma", vmin=0, vmax=float(spread[:n].max()))
+            elif name == "seen":
+                low, high = min(-1.0, float(x.min())), max(1.0, float(x.max()))
+                ax.imshow(((image - low) / (high - low)), cmap="grey", vmin=0, vmax=1, aspect="auto")
+                ax.set_box_aspect(1)
+            else:
+                ax.imshow((image.clip(-1, 1) + 1) / 2, cmap="grey", vmin=0, vmax=1)
+            if i == 0:
+                ax.set_title(name, fontsize=8)
+    return figure

@@ -68,19 +68,19 @@ class Network:
     width: Count = None
     """Features, of the U-Net at full resolution (32; 64 for dit)."""
     multipliers: tuple[int, ...] | None = None
-    """Of unet: features at each resolution, in units of the width; each one more halves the size (1 2)."""
+    """For unet: features at each resolution, in units of the width; each one more halves the size (1 2)."""
     blocks: Count = None
-    """Of unet: residual blocks per resolution; of mlp: in all (2)."""
+    """For unet: residual blocks per resolution; for mlp: in all (2)."""
     attention: tuple[int, ...] | None = None
-    """Of unet: resolutions with self-attention, 0 being the full one (1)."""
+    """For unet: resolutions with self-attention, 0 being the full one (1)."""
     dropout: Number = None
-    """Of unet: share of features dropped in training (0.1)."""
+    """For unet: share of features dropped in training (0.1)."""
     patch: Count = None
-    """Of dit: pixels on a side of a patch; a quarter of the tokens for each doubling (2)."""
+    """For dit: pixels on a side of a patch; a quarter of the tokens for each doubling (2)."""
     depth: Count = None
-    """Of dit: blocks (6)."""
+    """For dit: blocks (6)."""
     heads: Count = None
-    """Of dit: heads of the attention, which divide the width (4)."""
+    """For dit: heads of the attention, which divide the width (4)."""
 
     def __post_init__(self):
         if self.width is not None and (self.width < 1 or self.width % 4):
@@ -108,17 +108,17 @@ class Objective:
     levels: Annotated[str | None, choice(LEVELS)] = None
     """Noise levels in training: log-normal (default), those of times uniform on the straight path, or of DDPM."""
     level_mean: Number = None
-    """Of log-normal: mean of ln(sigma) for data of standard deviation 0.5, and in proportion for others (-1.2)."""
+    """For log-normal: mean of ln(sigma) for data of standard deviation 0.5, and in proportion for others (-1.2)."""
     level_std: Number = None
-    """Of log-normal: standard deviation of ln(sigma) (1.2)."""
+    """For log-normal: standard deviation of ln(sigma) (1.2)."""
     weight: Annotated[str | None, choice(WEIGHTS)] = None
-    """Of the squared error of the clean data: edm (default), that of a view, min-snr, or the likelihood's."""
+    """Weight of the squared error of the clean data: edm (default), that of a view, min-snr, or the likelihood's."""
     gamma: Number = None
-    """Of min-snr: the largest weight (5)."""
+    """For min-snr: the largest weight (5)."""
     uncertainty: bool = False
     """Learn to give all noise levels the same weight in the gradient, whatever the weight."""
     pairing: Annotated[str | None, choice(OBJECTIVES["pairing"])] = None
-    """Which noise goes with which sample: independent (default), or ot, the nearest in the batch."""
+    """Pairing of noise and samples: independent (default), or ot, the nearest in the batch."""
 
     def __post_init__(self):
         for name in ("level_std", "gamma"):
@@ -142,40 +142,40 @@ class Objective:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How samples are drawn; an option that its method, schedule or guidance does not use is refused."""
+    """Sampling; an option that its method, schedule or guidance does not use is refused."""
 
     method: Annotated[str | None, choice(METHODS)] = None
     """The step from one noise level to the next; dpmpp-2m-sde by default."""
     steps: Count = None
     """Noise levels, 30 by default; heun costs two network evaluations at each, guidance doubles them."""
     schedule: Annotated[str | None, choice(SCHEDULES)] = None
-    """How the noise levels are spaced: karras by default; vp and flow are even in the time of their process."""
+    """Spacing of the noise levels: karras by default; vp and flow are even in the time of their process."""
     sigma_min: Number = None
     """Of karras and exponential: lowest level but 0 (0.002)."""
     sigma_max: Number = None
-    """Of all but vp: highest level, which has to dwarf the data (80); inf for a network trained on flow levels."""
+    """For all but vp: highest level, which has to dwarf the data (80); inf for a network trained on flow levels."""
     rho: Number = None
-    """Of karras: 1 spaces the levels evenly; larger values put more of them at low noise (7)."""
+    """For karras: 1 spaces the levels evenly; larger values put more of them at low noise (7)."""
     shift: Number = None
-    """Of flow: above 1 more of the levels are at high noise (1)."""
+    """For flow: above 1 more of the levels are at high noise (1)."""
     guidance: Number = None
     """Classifier-free guidance: 0 ignores the label, 1 is the conditional model, more exaggerates the class (1)."""
     guidance_schedule: Annotated[str | None, choice(GUIDANCE)] = None
-    """How the guidance depends on the noise level; constant by default."""
+    """Guidance as a function of the noise level; constant by default."""
     guidance_low: Number = None
-    """Of interval: the noise level up to which there is no guidance (0.2). Of clamp-linear: its least weight (1)."""
+    """For interval: the noise level up to which there is no guidance (0.2). For clamp-linear: its least weight (1)."""
     guidance_high: Number = None
-    """Of interval: the noise level above which there is none (5)."""
+    """For interval: the noise level above which there is none (5)."""
     churn: Number = None
-    """Of heun, euler and churn: noise added back on the way (0, and 5 for churn)."""
+    """For heun, euler and churn: noise added back on the way (0, and 5 for churn)."""
     eta: Number = None
-    """Of ddim and dpmpp-2m-sde: share of fresh noise, 0 being the ordinary differential equation (0 and 1)."""
+    """For ddim and dpmpp-2m-sde: share of fresh noise, 0 being the ordinary differential equation (0 and 1)."""
     variance: Annotated[str | None, tyro.conf.arg(metavar="{small,large}", help_behavior_hint="")] = None
-    """Of ancestral: which of DDPM's two fixed variances (small)."""
+    """For ancestral: which of DDPM's two fixed variances (small)."""
     snr: Number = None
-    """Of langevin, which is Euler with corrections at each level: size of a correction (0.16)."""
+    """For langevin, which is Euler with corrections at each level: size of a correction (0.16)."""
     corrections: Count = None
-    """Of langevin: corrections at each level, a network evaluation each (1)."""
+    """For langevin: corrections at each level, a network evaluation each (1)."""
 
     def completed(self, group: str = "sampler", requested: Collection[str] = ()) -> "Sampler":
         """With the defaults of its choices.

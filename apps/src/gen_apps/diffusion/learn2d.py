@@ -15,10 +15,11 @@ from gen_apps.diffusion import build, lesson
 from gen_apps.diffusion.config import Learn2d
 from gen_apps.diffusion.flags import Objective, Sampler
 from gen_apps.energy import metered
-from gen_apps.results import Row, figure, table, text, write_results
+from gen_apps.results import Row, figure, table, write_results
 from gen_core import EMA, Arrays, Loader, Progress, Trainer, generator, seed_all
 from gen_core.ema import power
 from gen_core.intervals import mean
+from gen_core.scales import text
 from gen_core.schedule import warmup_cosine
 from gen_diffusion import MLP, GaussianMixture, Preconditioned, grid_mixture, initial_noise, keyed
 from gen_diffusion.explain import evaluations, excess_loss, log_density_gap, trajectory
@@ -108,7 +109,7 @@ def _gap(exact: GaussianMixture | None, x: Tensor, seed: int) -> dict[str, Row]:
 def _figures(
     denoiser: Preconditioned, exact: GaussianMixture | None, x0: Tensor, config: Learn2d
 ) -> dict[str, Mapping[str, Any]]:
-    """How good a denoiser is, over the training levels: beside the exact one, or by its own loss."""
+    """Error of a denoiser over the training levels: beside the exact one, or by its own loss."""
     random = generator(config.seed, "views")
     z, noise = torch.randn(len(x0), generator=random), torch.randn(x0.shape, generator=random)
     task = build.task(LEVELS.completed(), denoiser, 0)

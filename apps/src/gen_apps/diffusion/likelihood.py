@@ -84,7 +84,7 @@ def _figure(nats: Float[Tensor, "n"], trained: TrainedDiffusion, grey: int | Non
 
 
 def _variances(trained: TrainedDiffusion, training: Arrays, config: Likelihood, grey: int | None) -> Float[Tensor, "t"]:
-    """Of the chain's reverse steps, from the denoiser's errors on as many training samples as are held out."""
+    """Variances of the reverse steps, from the denoiser's errors on as many training samples as are held out."""
     parts = list(_batches(trained, training, replace(config, n=min(config.n, len(training))), grey))
     sigmas, error = (1 / CHAIN - 1).sqrt(), torch.zeros(len(CHAIN), dtype=torch.float64)
     for x, cond, part in parts:

@@ -12,7 +12,7 @@ Transform = Literal["flip", "rotate", "shift", "scale", "colour", "cutout"]
 
 @dataclass(frozen=True)
 class TrainGAN(TrainOnData):
-    """Train a generator against a discriminator, draw samples, measure them against held-out data, write a report."""
+    """Train a generator against a discriminator: draw samples, measure them against held-out data, write a report."""
 
     command: ClassVar[str] = "gan train"
 
@@ -23,14 +23,14 @@ class TrainGAN(TrainOnData):
     width: int = 256
     """Features of a hidden layer; of dcgan and residual, an eighth of it at full resolution."""
     loss: Loss = "relativistic"
-    """What the two players minimise."""
+    """Losses of the two players."""
     gamma: float | None = None
-    """Of the penalties R1 and R2 on the discriminator's gradient, at the start: more of it covers more of a small set,
-    less of it is sharper (40 for pictures up to 8 pixels, 10 for larger ones, 1 for points)."""
+    """Weight of the discriminator's gradient penalties at the start: a larger one covers more of a small set,
+    a smaller one is sharper (40 for pictures up to 8 pixels, 10 for larger ones, 1 for points)."""
     gamma_end: float | None = None
-    """Of the penalties at the end, by the same factor at every step (half of the start, a tenth for points)."""
+    """Weight of the penalties at the end, by the same factor at every step (half of the start, a tenth for points)."""
     augment: tuple[Transform, ...] = ()
-    """What is done to all that the discriminator judges, adaptively: flip, rotate, shift, scale, colour, cutout."""
+    """Adaptive changes to all pictures that the discriminator sees: flip, rotate, shift, scale, colour, cutout."""
     conditional: bool = False
     """Give both players the class."""
     optim: Averaged = field(default_factory=lambda: Averaged(clip=None))

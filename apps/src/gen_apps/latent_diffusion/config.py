@@ -12,7 +12,7 @@ from gen_apps.diffusion.flags import Network, Objective, Sampler
 
 @dataclass(frozen=True)
 class TrainLatentDiffusion(TrainCommand):
-    """Train a diffusion model on the codes of an auto-encoder, decode its samples, measure them, write a report."""
+    """Train a diffusion model on the codes of an auto-encoder: decode its samples, measure them, write a report."""
 
     command: ClassVar[str] = "latent-diffusion train"
 

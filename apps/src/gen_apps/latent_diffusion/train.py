@@ -16,6 +16,7 @@ from gen_apps.samples import requested_labels, write_pictures
 from gen_apps.training import finish_run, fit
 from gen_core import Loader, Run, Training, pictures, quality, seed_all
 from gen_core.ema import power
+from gen_core.scales import text
 from gen_core.summary import summary
 
 
@@ -65,9 +66,7 @@ def train(config: TrainLatentDiffusion, run: Path) -> None:
     with averaged():
         finish_run(config, run, lambda: drawn(y), len(y), measure, labels=labels)
     Run(run).write("first_stage.json", {"frechet of training data given back": best, "of": str(stage.run.path)})
-    print(
-        f"no samples can be expected nearer than the first stage gives training data back: frechet {quality.text(best)}"
-    )
+    print(f"no samples can be expected nearer than the first stage gives training data back: frechet {text(best)}")
 
 
 def sample(config: SampleLatentDiffusion) -> None:

@@ -56,6 +56,6 @@ def opening(tok: Tokenizer) -> str:
 
 
 def warp(sampling: Sampling, model: Transformer, tok: Tokenizer) -> Warp:
-    """How logits become probabilities, of tokens that the tokeniser has where the table is padded beyond."""
+    """Probabilities from logits, of tokens that the tokeniser has where the table is padded beyond."""
     usual = sampler(sampling.temperature, k=sampling.top_k, p=sampling.top_p, m=sampling.min_p, r=sampling.repetition)
     return known(usual, model.config.vocab, len(tok))

@@ -59,7 +59,7 @@ class PretrainOptim(Optim):
     muon: float = 0.02
     """Peak rate of Muon for the matrices of the blocks; 0 trains them by AdamW too."""
     weight_decay: float = 0.1
-    """Of the matrices of the blocks."""
+    """Weight decay of the matrices of the blocks."""
     betas: tuple[float, float] = (0.9, 0.95)
     schedule: Literal["wsd", "cosine", "noam"] = "wsd"
     """wsd: constant, then linear to 0; cosine: half a cosine to 0; noam: falling as 1 / sqrt(step)."""
@@ -84,7 +84,7 @@ class PretrainOptim(Optim):
 
 @dataclass(frozen=True)
 class Pretrain(TrainCommand):
-    """Train a language model on text, say what it predicts of text it never saw, and let it write."""
+    """Train a language model on text: say what it predicts of text it never saw, and let it write."""
 
     command: ClassVar[str] = "llm pretrain"
 
@@ -94,7 +94,7 @@ class Pretrain(TrainCommand):
     ratios: tuple[float, ...] = ()
     """Share of the tokens that each TEXT gives to training; by default as they are."""
     encoding: str = "utf-8"
-    """Of the files."""
+    """Encoding of the files."""
     tokenizer: str = "characters"
     """characters, bpe:SIZE for byte pairs, or a folder with a tokenizer.json."""
     held_out: float = 0.1
@@ -103,7 +103,7 @@ class Pretrain(TrainCommand):
     """Keep documents that meet in a row apart; --no-isolate reads a TEXT as one stream, for which attention needs no
     mask."""
     prompt: str | None = None
-    """What the samples begin with; by default a line end, or the first token if the text has no lines."""
+    """Beginning of the samples; by default a line end, or the first token if the text has no lines."""
     network: Network = field(default_factory=Network)
     optim: PretrainOptim = field(default_factory=PretrainOptim)
 
@@ -161,28 +161,28 @@ class Tune(TrainCommand):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen."""
+    """Choice of the next token."""
 
     temperature: float = 0.8
     """0 takes the likeliest."""
     top_k: int = 0
-    """Of the k likeliest tokens; 0 for all."""
+    """Choose among the k likeliest tokens; 0 for all."""
     top_p: float = 1.0
-    """Of the likeliest tokens whose probabilities reach p."""
+    """Choose among the likeliest tokens whose probabilities add up to p."""
     min_p: float = 0.0
-    """Of tokens at least so probable, relative to the likeliest."""
+    """Choose among tokens at least so probable, relative to the likeliest."""
     repetition: float = 1.0
     """Divides the logits of tokens that were there already."""
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Go on with a prompt, several times; the same seed gives the same texts, however many are asked for."""
+    """Continue a prompt, several times: the same seed gives the same texts, whatever the number."""
 
     run: RunPath
     """A run of gen llm, or a Hugging Face directory of a decoder."""
     prompt: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")] = "\n"
-    """What to go on with."""
+    """Beginning of the text, to be continued."""
     n: int = 1
     """Texts."""
     tokens: int = 0
@@ -207,9 +207,9 @@ class Chat:
     run: RunPath
     """A run of gen llm tune, or a Hugging Face directory with the same control tokens."""
     system: str = ""
-    """What stands before the talk."""
+    """System prompt: instructions before the talk."""
     tokens: int = 0
-    """Of an answer, at most; 0 fills the context."""
+    """Longest answer, in tokens; 0 fills the context."""
     seed: int = 0
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     device: str = "auto"
@@ -217,7 +217,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Evaluate(Measures):
-    """Bits per byte and perplexity of texts; answers to multiple choice; lm-eval's tasks."""
+    """Evaluate a language model: bits per byte and perplexity of texts, multiple choice, lm-eval's tasks."""
 
     run: RunPath
     """A run of gen llm, or a Hugging Face directory of a decoder."""
@@ -254,7 +254,7 @@ class LearnTokenizer(Measures):
 
 @dataclass(frozen=True)
 class WriteData:
-    """Filter and deduplicate text by documents, count what was left out and why, and write it as tokens."""
+    """Filter and deduplicate text, and write it as tokens: by documents; counts what was left out and why."""
 
     data: Texts
     """Files or folders of text. Each becomes a folder of tokens, to be mixed by gen llm pretrain."""
@@ -287,7 +287,7 @@ class WriteData:
 
 @dataclass(frozen=True)
 class Scaling(Measures):
-    """Fit L = E + A / N^alpha + B / D^beta to runs, with bootstrap intervals, and spend a budget best."""
+    """Fit a scaling law to runs: L = E + A / N^alpha + B / D^beta with bootstrap intervals, and spend a budget best."""
 
     data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN|CSV ...")]
     """Runs of gen llm pretrain, or .csv files with columns N (parameters), D (tokens) and loss; six runs at least."""

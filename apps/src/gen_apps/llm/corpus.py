@@ -31,7 +31,7 @@ class Source:
 
 
 def is_written(text: str) -> bool:
-    """Whether `gen llm data` made it."""
+    """True for what `gen llm data` wrote."""
     return (Path(text) / "training" / "header.json").is_file()
 
 
@@ -42,9 +42,8 @@ def documents(text: str, encoding: str) -> list[str]:
     if found := named(text, "TEXT"):
         entry, folder = found
         return LOADERS[entry.name](folder)
-    if near := suggestion(text):
-        raise FileNotFoundError(f"{text} is neither a file nor a folder, nor a name of gen data list{near}")
-    return list(read(text, encoding=encoding))
+    there = "a file or folder with text in it, or a text of gen data list"
+    raise FileNotFoundError(f"{text} is neither a file nor a folder; give {there}{suggestion(text)}")
 
 
 def descriptions(folder: str | None = None) -> list[str]:

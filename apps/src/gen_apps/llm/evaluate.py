@@ -1,4 +1,4 @@
-"""`gen llm eval`: what a model makes of texts it is given, of questions, of lm-eval's tasks."""
+"""`gen llm eval`: figures of a model on texts, on multiple choice, on lm-eval's tasks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,9 @@ import rich
 from gen_apps.llm import corpus, trained
 from gen_apps.llm.config import Evaluate
 from gen_apps.llm.scoring import scored
-from gen_apps.results import Row, figure, table, text, write_results
+from gen_apps.results import Row, figure, table, write_results
 from gen_core.intervals import proportion
+from gen_core.scales import text
 from gen_transformer import Tokenizer, Transformer, fertility, multiple_choice
 from gen_transformer.data import json_lines
 
@@ -62,7 +63,7 @@ def answered(file: Path, model: Transformer, tok: Tokenizer, ends: list[int]) ->
 
 
 def questions(file: Path) -> list[tuple[str, list[str], int]]:
-    """Of a .jsonl file."""
+    """The questions of a .jsonl file: context, choices, index of the right one."""
     found = []
     for number, line in json_lines(file):
         try:

@@ -37,7 +37,7 @@ def tokenizer(config: LearnTokenizer) -> None:
 
 
 def cost(tok: Tokenizer, texts: dict[str, str]) -> list[Row]:
-    """What held-out texts cost, a row for each: exact counts, and their ratios."""
+    """Cost of held-out texts in tokens, a row for each: exact counts, and their ratios."""
     return [
         {
             "name": name,

@@ -11,9 +11,10 @@ from gen_apps.llm import build, corpus, trained
 from gen_apps.llm.config import Pretrain
 from gen_apps.llm.scoring import scored
 from gen_apps.llm.speed import Speed
-from gen_apps.results import Row, figure, text
+from gen_apps.results import Row, figure
 from gen_apps.training import conclude, fit
 from gen_core import Evaluate, Loader, Run, Trainer, Training, seed_all
+from gen_core.scales import text
 from gen_core.summary import summary
 from gen_transformer import (
     Corpus,

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from gen_apps.llm.config import Scaling
-from gen_apps.results import Row, figure, text, write_results
+from gen_apps.results import Row, figure, write_results
 from gen_core.runtime import generator
+from gen_core.scales import text
 from gen_transformer.scaling import Law, fit
 
 COLUMNS = ("N", "D", "loss")
@@ -42,7 +43,7 @@ def scaling(config: Scaling) -> None:
 
 
 def spent(law: Law, budget: float, runs: int) -> Row:
-    """What a budget buys: the best size and number of tokens, and the loss that the law gives them."""
+    """The best use of a budget: size and number of tokens, and the loss that the law gives them."""
     buys = {
         "parameters": (lambda one: one.optimal(budget)[0], ""),
         "tokens": (lambda one: one.optimal(budget)[1], ""),

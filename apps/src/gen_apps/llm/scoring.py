@@ -1,4 +1,4 @@
-"""What texts cost a model, with intervals over their documents."""
+"""Cost of texts under a model, with intervals over their documents."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How fast a language model trains: tokens and operations a second, and what share of the device that is."""
+"""Speed of training a language model: tokens and operations a second, and what share of the device that is."""
 
 import time
 from typing import Any

@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
+import rich
+from rich.table import Table
+
 from gen_apps import pages
-from gen_apps.results import text, write_results
+from gen_apps.results import write_results
 from gen_apps.runs.config import CompareRuns
 from gen_apps.runs.table import energy, figures
 from gen_core.run import Run
+from gen_core.scales import text
 
 
 def compare_runs(config: CompareRuns) -> None:
     runs = [Run.open(path) for path in config.runs]
     names = [str(run.path) for run in runs]
     settings = differing([flat(run.config()) for run in runs])
-    measured = [figures(run) | ({"energy of training": cost} if (cost := energy(run)) else {}) for run in runs]
+    measured = [figures(run) | ({"joules of training": cost} if (cost := energy(run)) else {}) for run in runs]
     columns = list(dict.fromkeys(name for row in measured for name in row))
     rows = [[name, *(text(row.get(name, "–")) for row in measured)] for name in columns]
     out = pages.write(
@@ -27,6 +31,10 @@ def compare_runs(config: CompareRuns) -> None:
         curves={metric: plot(metric, runs) for metric in shared_metrics(runs)},
     )
     write_results(config.json, "runs compare", config, [{"name": n, **r} for n, r in zip(names, measured, strict=True)])
+    shown = Table("", *names, box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    rich.print(shown)
     print(out)
 
 

@@ -39,7 +39,7 @@ class Embed:
     size: Annotated[int | str, tyro.conf.arg(metavar="PIXELS|WIDTHxHEIGHT")] = 0
     """Pixels of a side of a picture, or as 24x32, where DATA is given; 0 is 8 for digits and 32 otherwise."""
     seed: int = 0
-    """Of the choice of points and of the map."""
+    """Key of the choice of points and of the map."""
     out: Path | None = None
     """Picture to write; by default embed-METHOD.png in the run, or in the working directory."""
 

@@ -17,7 +17,10 @@ def embed(config: Embed) -> None:
     if is_run:
         parts, out = load(config.source, device="cpu").groups(), config.out or Path(config.source) / name
     else:
-        train, _ = data.load(config.source, config.size)
+        try:
+            train, _ = data.load(config.source, config.size)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{config.source} is no run (no config.json), nor data: {error}") from None
         parts, out = {"data": data.subset(train)[:]}, config.out or Path(name)
     x, labels, groups = [], [], []
     for name, (values, label) in parts.items():

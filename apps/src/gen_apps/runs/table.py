@@ -3,14 +3,17 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import rich
 
-from gen_apps.results import Row, figure, table, text, write_results
+from gen_apps.results import Row, figure, table, write_results
 from gen_apps.runs.config import ListRuns
 from gen_core.run import Run
+from gen_core.scales import text
+from gen_green import Reading, si
 
 
 def list_runs(config: ListRuns) -> None:
@@ -24,11 +27,13 @@ def list_runs(config: ListRuns) -> None:
 
 def shown(row: Row) -> Row:
     """The row of a run for a terminal, with one column for the main figure, whichever it is."""
-    main = "".join(f"{name} {text(entry)}" for name, entry in row.items() if isinstance(entry, dict))
-    plain = {name: entry for name, entry in row.items() if not isinstance(entry, dict)}
-    requested = plain.pop("requested", None)
-    steps = f"{plain['steps']}" + ("" if requested is None else f" of {requested}")
-    return plain | {"steps": steps} | ({"figure": main} if main else {})
+    known = ("name", "command", "data", "steps", "requested", "energy", "written")
+    main = "".join(f"{name} {text(entry)}" for name, entry in row.items() if name not in known)
+    steps = f"{row['steps']}" + (f" of {row['requested']}" if "requested" in row else "")
+    words = {name: row[name] for name in ("name", "command", "data") if name in row}
+    cost = {"energy": si(row["energy"]["value"], "J")} if "energy" in row else {}
+    past = age(time.time() - datetime.fromisoformat(row["written"]).timestamp())
+    return words | {"steps": steps} | cost | {"age": past} | ({"figure": main} if main else {})
 
 
 def find_runs(directory: Path) -> Iterator[Run]:
@@ -43,7 +48,7 @@ def written(run: Run) -> float:
 
 
 def describe(run: Run) -> Row:
-    """The row of a run: how far it came, its main figure, what training cost and how old it is."""
+    """The row of a run: how far it came, its main figure, what training cost and when it was last written."""
     config = run.config()
     pointer = run.path / "checkpoints" / "latest"
     done = int(pointer.read_text().removeprefix("step-")) if pointer.is_file() else 0
@@ -56,7 +61,7 @@ def describe(run: Run) -> Row:
         "steps": done,
         "requested": total,
         "energy": energy(run),
-        "age": age(time.time() - written(run)),
+        "written": datetime.fromtimestamp(written(run), UTC).isoformat(timespec="seconds"),
         **main_figure(run),
     }
     return {name: entry for name, entry in row.items() if entry not in ("", None)}
@@ -66,7 +71,7 @@ def command_of(config: Mapping[str, Any]) -> str:
     """The words of the command that a stored configuration is of, or the name of its class."""
     from gen_apps.__main__ import COMMANDS
 
-    commands = {flags.split(":")[1]: name for name, (flags, _, _) in COMMANDS.items()}
+    commands = {flags.split(":")[1]: name for name, (flags, _) in COMMANDS.items()}
     kind = str(config["$"])
     return commands.get(kind, kind)
 
@@ -89,13 +94,13 @@ def main_figure(run: Run) -> Row:
     return {name: figure(losses[-1][name])} if losses else {}
 
 
-def energy(run: Run) -> str:
-    """What training cost, in words; empty before it ended."""
-    file = run.path / "energy.json"
+def energy(run: Run) -> Row | None:
+    """Joules of training, within the spread of their source; None before it ended."""
+    file = run.path / "reading.json"
     if not file.is_file():
-        return ""
-    cost = json.loads(file.read_text(encoding="utf-8"))
-    return str(cost.get("training", cost).get("energy", "")).split(" (")[0]
+        return None
+    reading = Reading.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
+    return figure(reading.total, interval=(reading.low, reading.high), unit="J")
 
 
 def age(seconds: float) -> str:

@@ -21,7 +21,7 @@ class Network:
     patch: int = 10
     """Frames to a token."""
     conditioning: Literal["in-context", "adaln", "cross-attention"] = "cross-attention"
-    """How a caption enters: as tokens before the frames, as scales and shifts, or as what every block looks at."""
+    """Conditioning on the caption: by tokens before the frames, by scales and shifts, or by attention in each block."""
 
     def __post_init__(self):
         if min(self.width, self.depth, self.heads, self.patch) < 1:
@@ -30,7 +30,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How it is sampled: Heun's method on Karras's noise levels."""
+    """Sampling: Heun's method on Karras's noise levels."""
 
     steps: int = 10
     """Noise levels; each costs four network evaluations."""
@@ -51,7 +51,7 @@ def in_range(group: str, steps: int | None, guidance: float | None) -> None:
 
 @dataclass(frozen=True)
 class TrainTrajectory(TrainCommand):
-    """Train DIRECTOR on drawn trajectories, sample it by new captions, tag the samples, write a report."""
+    """Train DIRECTOR on drawn trajectories: sample it by new captions, tag the samples, write a report."""
 
     command: ClassVar[str] = "trajectory train"
     named_by: ClassVar[tuple[str, ...]] = ()
@@ -59,7 +59,7 @@ class TrainTrajectory(TrainCommand):
     trajectories: int = 16_384
     """Trajectories to train on, of one to four motions each."""
     frames: int = 300
-    """Of a trajectory, at 25 a second: at least 60, and a multiple of the patch."""
+    """Frames of a trajectory, at 25 a second: at least 60, and a multiple of the patch."""
     samples: int = 256
     """Samples that are measured, each for a caption of its own."""
     network: Network = field(default_factory=Network)

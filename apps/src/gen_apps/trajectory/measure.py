@@ -1,4 +1,4 @@
-"""What trained trajectories do, beside what their captions ask for."""
+"""Motion tags of sampled trajectories, beside those of their captions."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ class Network:
 
 @dataclass(frozen=True)
 class TrainVAE(TrainOnData):
-    """Train a variational auto-encoder, draw samples, measure them against held-out data, write a report."""
+    """Train a variational auto-encoder: draw samples, measure them against held-out data, write a report."""
 
     command: ClassVar[str] = "vae train"
 
@@ -44,7 +44,7 @@ class TrainVAE(TrainOnData):
     likelihood: Likelihood | None = None
     """logistic-mixture for pictures, gaussian (its deviation learned) for points, bernoulli for --binarise."""
     prior: Prior = "standard"
-    """Of the latents while training. Samples are drawn from a mixture that is fitted to the codes afterwards."""
+    """Prior of the latents while training. Samples are drawn from a mixture that is fitted to the codes afterwards."""
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
     """The bound that is maximised."""
     k: int = 1
@@ -56,7 +56,7 @@ class TrainVAE(TrainOnData):
     conditional: bool = False
     """Give encoder and decoder the class."""
     components: int = 30
-    """Of the mixture that is fitted to the codes."""
+    """Components of the mixture that is fitted to the codes."""
     network: Network = field(default_factory=Network)
 
     def __post_init__(self):
@@ -97,7 +97,7 @@ class InterpolateVAE(Measures):
     kind: Literal["slerp", "lerp"] = "slerp"
     """slerp keeps the norm of the codes, lerp shrinks it on the way."""
     seed: int = 0
-    """Of the choice of ends."""
+    """Key of the choice of ends."""
     device: str = "auto"
     out: Path | None = None
     """Picture to write; by default interpolation.png in the run."""

@@ -5,13 +5,14 @@ import math
 import torch
 
 from gen_apps import pages
-from gen_apps.results import text, write_results
+from gen_apps.results import write_results
 from gen_apps.samples import requested_labels, write_pictures
 from gen_apps.vae.config import NLLVAE, InterpolateVAE, SampleVAE
 from gen_apps.vae.trained import TrainedVAE
 from gen_core import pictures
 from gen_core.intervals import mean
 from gen_core.runtime import generator
+from gen_core.scales import text
 from gen_latent import active_units, effective_sample_size, elbo, nll
 from gen_latent.latents import largest_jump, lerp, slerp
 

@@ -34,7 +34,7 @@ SMALL = 10_000_000  # bytes of tensors, at most
 
 
 def directory() -> Path:
-    """Where the entries lie."""
+    """Folder of the entries."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gen" / "pictures"
     return Path(os.environ.get("GEN_CACHE") or usual)
 

@@ -49,7 +49,7 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What `state_dict` gave, or {} from a checkpoint without this callback."""
+        """Restore what `state_dict` gave, or {} from a checkpoint without this callback."""
 
 
 class every(Callback):  # reads as a verb: callbacks=[every(100, draw)]
@@ -230,7 +230,7 @@ def bar(text: str, total: int, done: int = 0, show: bool = True) -> Iterator[Cal
 
 
 def _live(console: Any) -> bool:
-    """Whether a bar can be redrawn there."""
+    """True where a bar can be redrawn: a terminal or a notebook."""
     return console.is_terminal or console.is_jupyter
 
 
@@ -274,7 +274,7 @@ class Progress(Callback):
 
 
 def _improves(value: float, best: float | None, by: float = 0.0) -> bool:
-    """Whether `value` is below `best` by more than `by`; nan and infinities never are."""
+    """True where `value` is below `best` by more than `by`; nan and infinities never are."""
     return math.isfinite(value) and (best is None or value < best - by)
 
 

@@ -121,7 +121,7 @@ def sound(run: str | Path, *names: str) -> Path | None:
 
 
 def check(run: str | Path) -> dict[str, list[str]]:
-    """What `damage` finds in each checkpoint of a run directory, by the name of its folder, the oldest first."""
+    """Findings of `damage` in each checkpoint of a run directory, by the name of its folder, the oldest first."""
     found = sorted((Path(run) / "checkpoints").glob("step-*"), key=step)
     return {directory.name: damage(directory) for directory in found}
 
@@ -171,7 +171,7 @@ def prune(run: Path, keep: set[str]) -> None:
 
 
 def _named(checkpoints: Path) -> Path | None:
-    """What `latest` names, be it there or not."""
+    """The checkpoint that `latest` names, there or not."""
     pointer = checkpoints / "latest"
     if not pointer.is_file():
         return None
@@ -193,7 +193,7 @@ def _seal(part: Path, meta: Mapping[str, Any]) -> None:
 
 
 def _state(directory: Path) -> dict[str, Any]:
-    """What state.json holds, without its seal, which is checked."""
+    """Content of state.json, without its seal, which is checked."""
     file = directory / "state.json"
     if not file.is_file():
         raise FileNotFoundError(f"{directory} is no checkpoint (no state.json in it); name a step-* folder")
@@ -353,6 +353,6 @@ def shard_like(value: Any, reference: Any) -> Any:
 
 
 def _sharded(x: Any) -> TypeGuard["DTensor"]:
-    """Whether `x` is a DTensor; none exists before its module, which takes seconds to import, was imported."""
+    """True for a DTensor; none exists before its module, which takes seconds to import, was imported."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)

@@ -1,4 +1,4 @@
-"""What a small classifier sees of samples: features for a distance, and whether it can tell two sets apart.
+"""Small classifiers of samples: features for a distance, and a test that tells two sets apart.
 
     features = hidden_units(x_train, y_train)   # of a perceptron
     frechet(features(a), features(b))

@@ -111,6 +111,7 @@ def cli(
     config_type: Any = flags or next(iter(get_type_hints(main).values()))
     try:
         words, stored = _config_file(config_type, sys.argv[1:] if args is None else args)
+        words = ["--help"] if {"-h", "--help"} & {*words} else words  # of all flags, whatever was given already
         usual = default if stored is None else stored
         how: Any = {} if usual is None else {"default": usual}
         return main(tyro.cli(config_type, prog=prog, args=words, config=(tyro.conf.CascadeSubcommandArgs,), **how))
@@ -213,7 +214,7 @@ def _show(hint: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """As it should stand in a sentence: a dataclass by its name."""
+    """A value for a sentence: a dataclass by its name."""
     if value is MISSING:
         return "(absent)"
     return str(value["$"]) if isinstance(value, Mapping) and "$" in value else repr(value)

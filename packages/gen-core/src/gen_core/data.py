@@ -28,7 +28,7 @@ Split = Literal["train", "test", "all"]
 
 @runtime_checkable
 class Data(Protocol):
-    """What the trainer needs: steps per epoch, endless batches from any step, and each sample once."""
+    """Data as the trainer needs them: steps per epoch, endless batches from any step, and each sample once."""
 
     def __len__(self) -> int: ...
 
@@ -184,7 +184,7 @@ class Loader:
 
 
 def _batches(loader: DataLoader) -> Iterator[Batch]:
-    """What workers load. A signal to all processes is for the trainer: it still needs the workers to end its step."""
+    """Batches of workers. A signal to all processes is for the trainer, which still needs the workers for its step."""
     with signals_later():
         batches: Any = iter(loader)
     try:

@@ -162,7 +162,7 @@ class EMA(Callback):
         return [k for k, v in own.items() if k in names and (v.is_floating_point() or v.is_complex())]
 
     def _live(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What is averaged and what is copied, by name, as the module holds it now.
+        """Weights to average and buffers to copy, by name, as the module holds them now.
 
         `state_dict` costs 0.1 ms for a small network; so the places of its tensors are kept while the tree of modules
         stays the same. Only a module that invents entries of its own (by a hook) is asked each time.
@@ -192,12 +192,12 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _tree(modules: list[nn.Module]) -> list[int]:
-    """What identifies a tree of modules and the names of their tensors."""
+    """Identity of a tree of modules and the names of their tensors."""
     return [number for m in modules for number in (len(m._parameters), len(m._buffers), *map(id, m._modules.values()))]
 
 
 def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """Where each parameter and buffer is held, by its name: a dict and the key in it."""
+    """Places of parameters and buffers by name: a dict and the key in it."""
     return {
         uncompiled(f"{prefix}.{key}" if prefix else key): (held, key)
         for prefix, m in module.named_modules(remove_duplicate=False)

@@ -42,7 +42,7 @@ def folder(path: str | Path, size: int | tuple[int, int], *, channels: Channels 
     """
     root = Path(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give digits, points:NAME, hub:NAME or a folder of pictures")
+        raise FileNotFoundError(f"{root} is no folder; give a folder of pictures, with one sub-folder a class")
     files = list(_files(root))
     loose = [f for f in files if f.parent == root]
     if loose and len(loose) < len(files):

@@ -1,4 +1,4 @@
-"""What callbacks are called by, and with: the trainer between its steps."""
+"""Protocols of callbacks and of the trainer that calls them between its steps."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +15,7 @@ from gen_core.task import Task
 
 @runtime_checkable
 class Hooks(Protocol):
-    """What the trainer calls: any object with these, such as `Callback` or gen-green's `Energy`."""
+    """Methods that the trainer calls: any object with these, such as `Callback` or gen-green's `Energy`."""
 
     order: int
     name: str
@@ -42,7 +42,7 @@ class Training(Step, Protocol):
     batch_size: int | None
     """Samples of a step, over all processes; None where the data do not say."""
     cleanup: ExitStack
-    """What a callback opened; closed however training ends."""
+    """Resources that callbacks opened; closed however training ends."""
 
     def read(self, metrics: dict[str, Any]) -> dict[str, float]:
         """Metrics as floats, averaged over processes; on every process at the same steps."""

@@ -1,4 +1,4 @@
-"""How sure a figure is: a metric of two sets of samples with its confidence interval.
+"""Confidence intervals: a metric of two sets of samples with its confidence interval.
 
     bootstrap(frechet, a, b, bounds=(0, math.inf))      # any metric, from half samples
     proportion(0.98, 898)                               # a share of independent trials

@@ -136,7 +136,7 @@ class Processes:
         return int(shared)
 
     def first(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns on the first process, which alone calls it, on all; so is an error that it raises."""
+        """Call `function` on the first process alone, and return its result on all; so is an error that it raises."""
         if self._host is None:
             return function()
         outcome: list[Any] = [None, None]

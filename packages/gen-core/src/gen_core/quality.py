@@ -1,4 +1,4 @@
-"""How good samples are, each figure with its interval and beside honest bars.
+"""Quality of samples, each figure with its interval and beside honest bars.
 
     table = assess(samples, labels, train, test)         # of Arrays
     run.write("quality.json", table)                     # the report shows it
@@ -14,7 +14,6 @@ set would beat both, so the memorisation ratio stands beside them.
 Nothing here depends on the seed of a run: the same samples have the same figures in every command.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,23 +38,23 @@ from gen_core.distances import (
 from gen_core.intervals import Estimate, proportion
 from gen_core.metrics import PRDC, NearestNeighbour, frechet
 from gen_core.runtime import generator
+from gen_core.scales import scale, text
 
-SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 LARGE = 16  # pixels of a side from which a classifier of pictures has convolutions
-COLUMNS = {  # every figure, in the order of tables, and what its values can be
-    "frechet": DISTANCE,
-    "frechet-features": DISTANCE,
-    "kid": ANY,
-    "precision": SHARE,
-    "recall": SHARE,
-    "density": DISTANCE,
-    "coverage": SHARE,
-    "two-sample": SHARE,
-    "nearest-samples": SHARE,
-    "nearest-held-out": SHARE,
-    "memorisation": DISTANCE,
-    "label": SHARE,
-}
+COLUMNS = (  # every figure, in the order of tables
+    "frechet",
+    "frechet-features",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "two-sample",
+    "nearest-samples",
+    "nearest-held-out",
+    "memorisation",
+    "label",
+)
 NOTES = {
     "": "Every figure compares n samples with n held-out ones; intervals are 95 %. Pictures are in [0, 1].",
     "frechet": "frechet: of pixels or coordinates; it grows as n falls, so compare it with the training data in the "
@@ -125,11 +124,11 @@ class Reference:
         return self._measure(name, flat(samples[: len(self.test)]), labels)
 
     def training_data(self) -> Measured:
-        """What as many real samples reach. They have no memorisation: they are their own nearest neighbours."""
+        """Figures of as many real samples. They have no memorisation: they are their own nearest neighbours."""
         return self._measure("training data", self.train[: len(self.test)], self.y_test, own=True)
 
     def gaussian(self) -> Measured:
-        """What independent pixels or coordinates of the right mean and variance reach."""
+        """Figures of independent pixels or coordinates of the right mean and variance."""
         noise = torch.randn(self.test.shape, generator=generator("quality", "gaussian"), dtype=torch.float64)
         name = "Gaussian per pixel" if len(self.shape) == 3 else "Gaussian per coordinate"
         return self._measure(name, noise * self.train.std(0) + self.train.mean(0), None)
@@ -140,8 +139,9 @@ class Reference:
         values = compared.figures(whole, whole)
         halves = [[compared.figures(*half) for half in pair] for pair in self._halves(len(x))]
         differences = {c: [(one[c] - other[c]) / 2 for one, other in halves] for c in values}
-        figures = {c: Estimate.of(v, differences[c], len(x), bounds=COLUMNS[c]) for c, v in values.items()}
-        ends = [c for c, v in values.items() if COLUMNS[c] == SHARE and v in SHARE]  # where half samples do not differ
+        bounds = {c: (scale(c).low, scale(c).high) for c in values}
+        figures = {c: Estimate.of(v, differences[c], len(x), bounds=bounds[c]) for c, v in values.items()}
+        ends = [c for c, v in values.items() if bounds[c] == (0, 1) and v in (0, 1)]  # where half samples do not differ
         figures |= {c: proportion(values[c], len(x)) for c in ends}
         if labels is not None and self._judge.classify is not None:
             right = self._judge.classify(self.test if own else x) == labels[: len(x)].cpu()
@@ -278,21 +278,11 @@ def table(quality: Mapping[str, Any]) -> Any:
     shown = Table(f"n = {min(row['n'] for row in rows)}", box=None, pad_edge=False)
     for row in rows:
         shown.add_column(row["name"], justify="right")
+    shown.add_column("", style="dim")
     for column in quality["columns"]:
-        shown.add_row(column, *(text(row.get(column)) for row in rows))
+        shown.add_row(column, *(text(row.get(column)) for row in rows), scale(column).better)
+    shown.caption = "in brackets: 95 % intervals"
     return shown
-
-
-def text(figure: Mapping[str, Any] | None) -> str:
-    """A figure with three digits and its interval with two.
-
-    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]})
-    '0.987 (0.98–1)'
-    """
-    if figure is None:
-        return "–"
-    low, high = (f"{x:.2g}" if abs(x) < 99.5 else f"{x:.0f}" for x in figure["interval"])
-    return f"{figure['value']:.3g} ({low}–{high})"
 
 
 def _some(data: Arrays, most: int) -> tuple[Tensor, Tensor | None]:

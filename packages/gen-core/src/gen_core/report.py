@@ -86,7 +86,7 @@ def _series(entries: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _what(run: Run, entries: list[dict[str, Any]], config: Mapping[str, Any], summary: str) -> dict[str, Any]:
-    """What was trained on which data and for how long, as far as the run's files say."""
+    """Model, data and length of the training, as far as the run's files say."""
     data, optim = config.get("data", ""), config.get("optim") or {}
     network = _classes((_load(run, "model.json") or {}).get("network"))
     counts = [int(n.replace(",", "")) for n in re.findall(r"^([\d,]+) parameters \(", summary, re.M)]

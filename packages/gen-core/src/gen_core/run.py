@@ -1,4 +1,4 @@
-"""A run directory: what was asked, where it ran, what was measured.
+"""A run directory: configuration, environment, measurements.
 
     run = Run.create("runs/a", config)  # the same configuration again: the same run, to be continued
     run.log(step=10, metrics={"loss": 0.5})
@@ -34,6 +34,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._locked = False
+        self._whole = False  # whether metrics.jsonl is known to end with a whole line
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -87,12 +88,13 @@ class Run:
         if "step" in metrics:
             raise ValueError(f"a metric cannot be named 'step', got {dict(metrics)}; rename it")
         line = json.dumps(to_json({"step": step} | {name: float(value) for name, value in metrics.items()}))
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "metrics.jsonl", "a+b") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # a crash tore the last line off
-                self.rewind(sys.maxsize)
-                return self.log(step, metrics)
+        if not self._whole:  # a crash may have torn the last line off
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.rewind(sys.maxsize)
+        self._whole = False
+        with open(self.path / "metrics.jsonl", "ab") as file:
             file.write(line.encode() + b"\n")
+        self._whole = True
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl as they were logged; a last line that a crash tore off is left out."""
@@ -138,7 +140,7 @@ class Run:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to repeat a run elsewhere: machine, versions, source, command line, start (UTC)."""
+    """Facts to repeat a run elsewhere: machine, versions, source, command line, start (UTC)."""
     import torch  # seconds, when nobody has imported it yet
 
     ours = {name.partition(".")[0].replace("_", "-") for name in sys.modules if name.startswith("gen_")}

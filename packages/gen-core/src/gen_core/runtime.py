@@ -1,4 +1,4 @@
-"""Where a computation runs and where its randomness comes from.
+"""Devices, precisions and keyed randomness.
 
 Everything random is a pure function of a key, never of history: `seed_all(0, "step", 17)` and
 `generator(0, "noise", 17)` give the same stream in every process and on every day, so a run resumes

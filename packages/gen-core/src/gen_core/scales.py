@@ -1,17 +1,19 @@
-"""What the figures of a run mean: which direction is better, and which values are possible.
+"""Scales of figures: which direction is better, which values are possible, and how they are printed.
 
 scale("val/recall")  # Scale(better="higher is better", low=0.0, high=1.0)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf, log10
+from typing import Any
 
-__all__ = ["Scale", "scale"]
+__all__ = ["Scale", "scale", "text"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How to read a figure.
+    """Direction and range of a figure.
 
     Args:
         better: which values are better, in words; empty where that is not known.
@@ -51,3 +53,22 @@ SCALES = {
 def scale(name: str) -> Scale:
     """The scale of a metric by its name or the last part of it; an empty one for an unknown metric."""
     return SCALES.get(name) or SCALES.get(name.rsplit("/", 1)[-1], Scale())
+
+
+def text(entry: Any, digits: int = 3) -> str:
+    """An entry of a row of results for a reader; its interval decides the decimals: two digits of its width.
+
+    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]}), text({"value": 2.019, "interval": [2.004, 2.034]})
+    ('0.987 (0.977–1.000)', '2.019 (2.004–2.034)')
+    >>> text(12), text(0.12345), text(None)
+    ('12', '0.123', '–')
+    """
+    if not isinstance(entry, Mapping):
+        return "–" if entry is None else f"{entry:.{digits}g}" if isinstance(entry, float) else str(entry)
+    if not (ends := entry.get("interval")) or not 0 < (width := float(ends[1]) - float(ends[0])) < inf:
+        return text(entry["value"], digits) + (
+            f" ({'–'.join(text(float(end), digits) for end in ends)})" if ends else ""
+        )
+    decimals = max(0, 1 - floor(log10(width)))
+    shown = (f"{x:.{decimals}f}" if decimals < 7 else f"{x:.2g}" for x in (entry["value"], *ends))
+    return "{} ({}–{})".format(*shown)

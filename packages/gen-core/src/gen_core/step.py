@@ -1,4 +1,4 @@
-"""What `Task.step` is given: the trainer, as far as a step may know it.
+"""The argument of `Task.step`: the trainer, as far as a step may know it.
 
 def step(self, batch: Any, t: Step) -> dict[str, Tensor]:
     (x,) = batch
@@ -39,7 +39,7 @@ class Step(Protocol):
         ...
 
     def randn(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """As `randn_like`, by shape; the first dimension is this process's rows."""
+        """Standard normal noise by shape, otherwise as `randn_like`; the first dimension is this process's rows."""
         ...
 
     def rand(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

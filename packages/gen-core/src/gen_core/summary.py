@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, parameters and shapes, and the operations of one forward.
+"""Summary of a model: its layers, parameters and shapes, and the operations of one forward.
 
 print(summary(model, x))                      # a table, as in Keras
 summary(model, x).flops                       # multiplications and additions, 2 per multiply-add

@@ -60,7 +60,7 @@ class Task(nn.Module):
         return loss(*args)
 
     def train(self, mode: bool = True) -> "Task":
-        """As in PyTorch, but a module whose parameters are all frozen stays in evaluation mode.
+        """Set training mode as in PyTorch, but a module whose parameters are all frozen stays in evaluation mode.
 
         So `task.backbone.requires_grad_(False)` also freezes running statistics and dropout of the backbone.
         """

@@ -174,7 +174,7 @@ class Trainer:
         self.stopping = self.stopping or 1
 
     def _stop(self) -> bool:
-        """Whether any process was asked to stop: a signal may have reached only one of them."""
+        """True where any process has to stop: a signal may have reached only one of them."""
         self.stopping = self.processes.agree(max(self.stopping, self._signal))
         return self.stopping > 0
 
@@ -238,7 +238,7 @@ class Trainer:
         return self._rows(torch.randn, tuple(x.shape), x.dtype)
 
     def randn(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """As `randn_like`, by shape; the first dimension is this process's rows."""
+        """Standard normal noise by shape, otherwise as `randn_like`; the first dimension is this process's rows."""
         return self._rows(torch.randn, shape, dtype)
 
     def rand(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -354,7 +354,7 @@ class Trainer:
             self.processes.first(lambda: checkpoint.point(path))
 
     def _same(self) -> dict[str, Any]:
-        """What has to be as it was for a resumed run to be the same run."""
+        """Settings that a resumed run shares with its beginning."""
         return {"seed": self.seed, "clip": self.clip} | {name: value for name, value in self._data.items() if value}
 
     def _open(self) -> None:

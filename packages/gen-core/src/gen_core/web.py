@@ -73,7 +73,7 @@ def _component(gradio: Any, name: str, control: Control) -> Any:
 
 
 def _pixels(image: Any) -> np.ndarray:
-    """As bytes; floats outside of [0, 1] are clipped."""
+    """Pictures as bytes; floats outside of [0, 1] are clipped."""
     array = np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
         raise ValueError(f"an image has shape (h, w) or (h, w, 3), got {array.shape}; move the channels last")

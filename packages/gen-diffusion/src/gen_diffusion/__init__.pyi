@@ -1,11 +1,14 @@
 from .adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
 from .bound import elbo, optimal_variance, posterior_error
+from .calibration import Calibration, Problem, calibrate, difference, lattice_levels, lattice_problem
 from .clatr import CLaTr, CLaTrTask
 from .condition import Condition
+from .convergence import Convergence, convergence, plot_convergence
 from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
 from .draw import draw
+from .fidelity import covered, psnr, spread_over_error, ssim
 from .guide import (
     autoguide,
     cfg,
@@ -16,6 +19,23 @@ from .guide import (
     drop,
     interval,
     linear,
+)
+from .imaging import (
+    bicubic,
+    block_mean,
+    blur,
+    channel_mean,
+    clipping,
+    compressed_sensing,
+    gaussian_kernel,
+    inpaint,
+    kspace_lines,
+    motion_kernel,
+    mri,
+    phase_retrieval,
+    rec601,
+    separable,
+    weighted_channels,
 )
 from .likelihood import LogLikelihood, bits_per_dim, dequantise, log_likelihood
 from .loss import (
@@ -31,12 +51,17 @@ from .loss import (
     variational_weight,
     view_weight,
 )
+from .mcgdiff import MCGDiff, mcgdiff
 from .mixture import GaussianMixture
 from .mlp import MLP
 from .motion import Trajectories, draw_trajectories, motion_score
 from .networks import load
 from .noise import initial_noise, keyed
+from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
+from .particles import ParticleSampler, mcgdiff_sample, moments_sample, twisted_sample
 from .points import grid, grid_mixture, moons, rings, swiss_roll
+from .posterior import daps, ddnm, ddrm, dps, mgdm, pigdm, pigdm_denoiser
+from .resample import effective_size, multinomial, residual, stratified, systematic
 from .sample import (
     Snapshot,
     Step,
@@ -64,10 +89,14 @@ from .schedule import (
     vp_time,
     zero_terminal_snr,
 )
+from .smc import FeynmanKac, Particles, smc
 from .task import DiffusionTask
 from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
+from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
+from .twisted import Twist, Twisted, isotropic, likelihood, moments, noisy, twisted, untwisted
 from .unet import UNet
+from .variation import total_variation
 from .view import View, convert
 
 __all__ = [
@@ -75,21 +104,34 @@ __all__ = [
     "BytePairs",
     "CLaTr",
     "CLaTrTask",
+    "Calibration",
     "Characters",
     "Condition",
+    "Convergence",
     "Denoiser",
     "DiT",
     "DiffusionTask",
     "Director",
+    "FeynmanKac",
+    "Gaussian",
     "GaussianMixture",
+    "Linear",
     "LogLikelihood",
+    "MCGDiff",
+    "Observation",
+    "ParticleSampler",
+    "Particles",
+    "Poisson",
     "Preconditioned",
+    "Problem",
     "Scene",
     "Snapshot",
     "Step",
     "TextEncoder",
     "Texted",
     "Trajectories",
+    "Twist",
+    "Twisted",
     "UNet",
     "Uncertainty",
     "View",
@@ -97,28 +139,45 @@ __all__ = [
     "ancestral",
     "annealed_langevin",
     "autoguide",
+    "bicubic",
     "bits_per_dim",
+    "block_mean",
+    "blur",
+    "calibrate",
     "cfg",
+    "channel_mean",
     "churn",
     "clamp_linear",
     "classifier",
+    "clipping",
+    "compressed_sensing",
     "constant",
+    "convergence",
     "convert",
     "corrected",
     "cosine",
     "cosine_betas",
+    "covered",
+    "crosswell",
+    "daps",
     "ddim",
+    "ddnm",
     "ddpm",
+    "ddrm",
+    "decomposed",
     "denoising_loss",
     "dequantise",
+    "difference",
     "discrete",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dps",
     "draw",
     "draw_scenes",
     "draw_trajectories",
     "drop",
     "edm_weight",
+    "effective_size",
     "elbo",
     "embed_captions",
     "euler",
@@ -130,37 +189,78 @@ __all__ = [
     "from_v",
     "from_velocity",
     "from_x0",
+    "gaussian_kernel",
     "grid",
     "grid_mixture",
     "heun",
     "initial_noise",
+    "inpaint",
     "interval",
+    "isotropic",
     "karras",
     "keyed",
+    "kspace_lines",
+    "lattice_levels",
+    "lattice_problem",
+    "likelihood",
     "linear",
     "linear_betas",
     "load",
     "log_likelihood",
     "log_normal",
     "masked_loss",
+    "matrix",
+    "mcgdiff",
+    "mcgdiff_sample",
+    "mgdm",
     "min_snr_weight",
+    "moments",
+    "moments_sample",
     "moons",
+    "motion_kernel",
     "motion_score",
+    "mri",
+    "multinomial",
     "noised",
+    "noisy",
+    "observe",
     "optimal_variance",
     "ot_pairing",
+    "phase_retrieval",
+    "pigdm",
+    "pigdm_denoiser",
+    "plot_convergence",
     "posterior_error",
+    "psnr",
+    "radon",
+    "rays",
+    "rec601",
+    "residual",
+    "ricker",
     "rings",
     "sample",
+    "seismic",
+    "separable",
+    "smc",
+    "spread_over_error",
+    "ssim",
+    "stations",
+    "stratified",
     "swiss_roll",
+    "systematic",
     "to_features",
     "to_poses",
     "tokenise",
+    "total_variation",
+    "twisted",
+    "twisted_sample",
     "uniform_discrete",
     "uniform_flow",
+    "untwisted",
     "variational_weight",
     "view_weight",
     "vp",
     "vp_time",
+    "weighted_channels",
     "zero_terminal_snr",
 ]

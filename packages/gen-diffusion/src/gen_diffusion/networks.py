@@ -34,7 +34,7 @@ NETWORKS = (
     UNet,
     Uncertainty,
 )
-"""What a description may name."""
+"""Classes that a description may name."""
 
 
 def load(path: str | Path, device: str = "auto") -> nn.Module:

@@ -333,9 +333,7 @@ def sample(
     >>> x.shape
     torch.Size([1, 1])
     """
-    sigmas = sigmas.to("cpu", x.dtype)
-    if len(sigmas) < 2 or not (sigmas[1:] < sigmas[:-1]).all() or sigmas[-1] < 0:
-        raise ValueError(f"noise levels must decrease and end at 0 or above, two at least; got {sigmas.tolist()}")
+    sigmas = decreasing(sigmas).to("cpu", x.dtype)
     denoise, noise = partial(denoiser, **cond), partial(randn_like, generators=generator)
     steps = len(sigmas) - 1
     last: Snapshot | None = None
@@ -346,6 +344,13 @@ def sample(
             callback(last)
         x = x_next
     return x
+
+
+def decreasing(sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "levels"]:
+    """The levels, if they can be walked down."""
+    if len(sigmas) < 2 or not (sigmas[1:] < sigmas[:-1]).all() or sigmas[-1] < 0:
+        raise ValueError(f"noise levels must decrease and end at 0 or above, two at least; got {sigmas.tolist()}")
+    return sigmas
 
 
 def _direction(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:

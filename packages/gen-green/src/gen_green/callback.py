@@ -3,7 +3,7 @@
     Trainer(task, run="runs/a", callbacks=[Energy(samples=256, grid="FR", pue=1.2), Jsonl()])
 
 Laps are epochs, or every `every` steps; a step between them costs a comparison. A lap adds to its step's metrics the
-run's totals so far, `energy/joules` and `energy/carbon_g`, and the lap's `energy/joules_per_sample`. At the end,
+run so far: `energy/joules`, `energy/joules_per_sample` and `energy/carbon_g`. At the end,
 energy.json holds what the report page shows, and reading.json what `gen green compare` takes.
 
 Where the grid varies in time, each lap's energy counts at the intensity of its own time, also those before a resume.
@@ -76,7 +76,7 @@ class Energy:
 
         if t.step == 0:
             self.load_state_dict({})
-        self._before = self._reported = self.reading
+        self._before = self.reading
         self._lapped = self.reading.total
         counters = self.counters if self.counters is not None else detect(self.scope, warn=t.rank == 0)
         self.meter, self._t, self._at, self._start = Meter(counters), t, t.step, self.clock()
@@ -115,7 +115,7 @@ class Energy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reading = Reading.from_json(state, "the checkpoint's energy") if state else Reading(0.0)
-        self._before = self._reported = self.reading  # before this training began; at the last report
+        self._before = self.reading  # before this training began
         self._lapped = self.reading.total  # joules of all laps, up to the last report or resume
         self._laps: list[Sequence[float]] = list(
             state.get("laps", [])
@@ -130,11 +130,10 @@ class Energy:
         self._start, self._lapped = lap[1], self.reading.total
         self._t.due = True  # logs hold this step
         metrics["energy/joules"] = self.reading.total
-        if samples := self.reading.samples - self._reported.samples:
-            metrics["energy/joules_per_sample"] = (self.reading.total - self._reported.total) / samples
+        if self.reading.samples:
+            metrics["energy/joules_per_sample"] = self.reading.per_sample
         if footprint := self._footprint():
             metrics["energy/carbon_g"] = footprint.carbon.value
-        self._reported = self.reading
 
     def _collect(self) -> None:
         """One window from the beginning to now: laps that are added up would add up the counters' steps."""

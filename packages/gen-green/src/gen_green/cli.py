@@ -164,7 +164,7 @@ def _spawn(command: list[str]) -> int:
 
 
 def _foreground() -> bool:
-    """Whether a terminal's interrupt reaches this process group, and with it the child."""
+    """True where a terminal's interrupt reaches this process group, and with it the child."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY)
     except OSError:

@@ -40,7 +40,7 @@ ENERGY_UNITS = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": KWH, "MWh":
 
 
 class Energy(Protocol):
-    """What a `Reading` has; anything with these fields has a footprint."""
+    """Fields of a `Reading`; anything that has them has a footprint."""
 
     @property
     def seconds(self) -> float: ...
@@ -57,7 +57,7 @@ class Energy(Protocol):
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one computation cost, `psf` times over.
+    """Cost of one computation, `psf` times over.
 
     Args:
         it: kWh that the computers drew in one run.

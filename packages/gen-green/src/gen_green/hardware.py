@@ -1,4 +1,4 @@
-"""What hardware draws and what its making emitted, from the shipped tables.
+"""Power of hardware and emissions of its making, from the shipped tables.
 
     cpu("Intel(R) Xeon(R) CPU E5-2683 v4 @ 2.10GHz").value       # 120 W per package (socket)
     cpu_core("Xeon E5-2683 v4").value                            # 7.5 W per core, Green Algorithms
@@ -148,12 +148,12 @@ def processor(die_mm2: float) -> Quantity:
 
 
 def dram(gb: float, density: float) -> Quantity:
-    """Of making a memory module: 2.20 kg per cm2 of die at `density` GB/cm2, and 5.22 kg [Boavizta]."""
+    """Emissions of making a memory module: 2.20 kg per cm2 of die at `density` GB/cm2, and 5.22 kg [Boavizta]."""
     return _made(2.20 * gb / density + 5.22, "memory module, dies and board")
 
 
 def ssd(gb: float, density: float) -> Quantity:
-    """Of making an SSD: 2.20 kg per cm2 of die at `density` GB/cm2, and 6.34 kg [Boavizta]."""
+    """Emissions of making an SSD: 2.20 kg per cm2 of die at `density` GB/cm2, and 6.34 kg [Boavizta]."""
     return _made(2.20 * gb / density + 6.34, "SSD, dies, board and case")
 
 

@@ -1,4 +1,4 @@
-"""What this process may use, and of what machine: /proc, and the limits of control groups.
+"""Processors and memory of this process and of its machine: /proc, and the limits of control groups.
 
 In a container /proc/stat, the memory and the processor are the host's; a quota, a CPU set or a memory limit that is
 lower is what the job has. Version 1 of control groups has a folder per controller or pair of them (cpu,cpuacct),
@@ -15,7 +15,7 @@ __all__ = ["Machine", "text"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a process may use, and of what.
+    """Processors and memory of a process, and of its machine.
 
     Args:
         cpus: logical CPUs of the machine.

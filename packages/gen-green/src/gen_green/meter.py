@@ -148,7 +148,7 @@ class _Edge:
 
 
 class _Stand:
-    """Where a counter stands, from 0 up: kept when it fails, never back when it jumps."""
+    """Value of a counter from 0 up: kept when it fails, never back when it jumps."""
 
     def __init__(self, counter: Any):
         self.counter, self.joules = counter, 0.0

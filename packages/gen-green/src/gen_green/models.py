@@ -1,4 +1,4 @@
-"""Where no sensor is: models that are counters too, because they are affine in something that is.
+"""Models in place of absent sensors; they are counters too, because they are affine in something that is.
 
 Power of a CPU is taken as TDP (idle + slope u) at load u, idle .20 and slope .55: so energy is
 TDP (idle dt + slope d(busy) / CPUs) over a window, exactly, from two reads of the clock and of cumulative busy time.
@@ -164,7 +164,7 @@ def idle_model(
     root: Path = Path("/"),
     clock: Callable[[], float] = time.monotonic,
 ) -> CpuModel:
-    """What the CPUs that this process may use draw whether it runs or not."""
+    """Idle power of the CPUs that this process may use."""
     machine = machine or Machine.here(root)
     watts = _tdp(tdp, machine)
     return CpuModel(

@@ -83,7 +83,7 @@ def marginal(quality: Sequence[float], joules: Sequence[float]) -> list[float]:
 
 
 def worthwhile(quality: Sequence[float], joules: Sequence[float], least: float, patience: int = 1) -> bool:
-    """Whether to train on: False once the last `patience` steps each gained less than `least` quality per kJ.
+    """True while training pays: False once the last `patience` steps each gained less than `least` quality per kJ.
 
     >>> worthwhile([0.5, 0.8, 0.81], [0.0, 1000.0, 2000.0], least=0.05)
     False

@@ -1,4 +1,4 @@
-"""What a computation will cost, or should have cost: from FLOPs, from its first laps, from a published card.
+"""Predicted cost of a computation: from FLOPs, from its first laps, from a published card.
 
     training(transformer_flops(7e9, 2e12), device("A100"), mfu=0.4, count=64)     # a Reading
     from_laps(meter.laps, total=90, warmup=1)                                     # a Reading of all 90
@@ -184,7 +184,7 @@ def inference(
 
 
 def card(gpu_hours: float, watts: float) -> Reading:
-    """What a published card says: device hours at a draw, before PUE. Its seconds are device seconds."""
+    """Energy of a published card: device hours at a draw, before PUE. Its seconds are device seconds."""
     if not (gpu_hours > 0 and watts > 0):
         raise ValueError(f"a card states device hours and watts above 0, got {gpu_hours:g} and {watts:g}")
     seconds = gpu_hours * 3600

@@ -24,7 +24,7 @@ VERSION = 1  # of a reading's JSON
 
 @dataclass(frozen=True)
 class Part:
-    """What one counter gave.
+    """Joules of one counter.
 
     Args:
         joules: over the window.
@@ -160,7 +160,7 @@ class Reading:
         return self._joined(other, 1)
 
     def __sub__(self, other: "Reading") -> "Reading":
-        """What this one took more; a part that only `other` has counts below zero."""
+        """The difference of two readings; a part that only `other` has counts below zero."""
         return self._joined(other, -1)
 
     def _joined(self, other: "Reading", sign: int) -> "Reading":

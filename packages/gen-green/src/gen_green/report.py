@@ -59,7 +59,7 @@ def text(reading: Reading, footprint: Footprint | None = None) -> str:
 
 
 def facts(reading: Reading, footprint: Footprint | None = None) -> dict[str, Any]:
-    """What a run's page shows, as names and values."""
+    """Facts of a run's page, as names and values."""
     found: dict[str, Any] = {"energy": _ranged(reading)}
     if footprint is not None:
         grid = footprint.intensity
@@ -214,7 +214,7 @@ def _quantity(quantity: Quantity) -> str:
 
 
 def _factors(footprint: Footprint) -> str:
-    """How the carbon came about, where that is more than energy times intensity."""
+    """Factors of the carbon, where that is more than energy times intensity."""
     said = [f"PUE {footprint.pue:g}"] if footprint.pue != 1 else []
     said += [f"PSF {footprint.psf:g}"] if footprint.psf != 1 else []
     said += [f"{si(footprint.embodied.value, 'gCO2e')} of it embodied"] if footprint.embodied else []

@@ -54,7 +54,7 @@ class _Trace:
                 yield missing, self._held(i, BEYOND if last else self._missing)
 
     def _until(self, i: int) -> float:
-        """Where the value at `times[i]` ends; a step that is a little longer than usual (a month) is whole."""
+        """End of the value at `times[i]`; a step that is a little longer than usual (a month) is whole."""
         if i + 1 == len(self.times):
             return self.times[i] + self.step if math.isfinite(self.step) else _end(self.times)
         whole = self.times[i + 1] - self.times[i] <= 1.5 * self.step
@@ -80,7 +80,7 @@ class _Trace:
 
 
 def _end(times: Sequence[float]) -> float:
-    """Where the last step ends: it is as long as the one before it, or endless when alone."""
+    """End of the last step: it is as long as the one before it, or endless when alone."""
     return 2 * times[-1] - times[-2] if len(times) > 1 else math.inf
 
 

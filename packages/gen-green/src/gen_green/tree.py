@@ -102,7 +102,7 @@ class Tree:
 
 
 def _has_children() -> bool:
-    """Whether this process has a child that it has not waited for; asking changes nothing."""
+    """True where this process has a child that it has not waited for; the test changes nothing."""
     if not hasattr(os, "waitid"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""How unusual a sample is: the larger a score, the more so. And where to draw the line.
+"""Scores of unusual samples, larger for the more unusual, and thresholds for them.
 
     scores = neighbour_score(encode(train), encode(test))
     line = threshold(reconstruction_score(model, held_out_normal), 0.01)     # one false alarm in a hundred

@@ -46,11 +46,11 @@ class AutoEncoder(nn.Module):
         self.mean, self.std = nn.Buffer(torch.zeros(latents)), nn.Buffer(torch.ones(latents))
 
     def features(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d ..."]:
-        """What the encoder answers."""
+        """The code of the encoder."""
         return wide(self.encoder(x))
 
     def restore(self, z: Float[Tensor, "b d ..."]) -> Float[Tensor, "b ..."]:
-        """What the decoder makes of it."""
+        """The reconstruction of the decoder."""
         return wide(self.decoder(z))
 
     def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
@@ -145,7 +145,7 @@ def corrupt(
 def inpaint(
     model: Any, x: Float[Tensor, "b ..."], mask: Bool[Tensor, "..."], fill: float = 0.0
 ) -> Float[Tensor, "b ..."]:
-    """What is seen exactly as it was, and the model's answer elsewhere."""
+    """Visible values exactly as they were, and the model's reconstruction elsewhere."""
     return torch.where(mask, x, model(corrupt(x, mask=mask, fill=fill)))
 
 

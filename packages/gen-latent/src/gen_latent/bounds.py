@@ -29,7 +29,7 @@ from gen_latent.distributions import LOG_2PI, Normal
 
 @runtime_checkable
 class LatentModel(Protocol):
-    """What has a bound."""
+    """A model with a bound."""
 
     def log_weights(self, x: Tensor, k: int = 1, *, generator: Generator | None = None, **cond: Any) -> Tensor: ...
 

@@ -57,7 +57,7 @@ class Categorical:
 
 
 def level(x: Float[Tensor, "*shape"], levels: int, low: float = -1.0, high: float = 1.0) -> Int[Tensor, "*shape"]:
-    """Which of the evenly spaced values each is, the nearest one."""
+    """Index of the nearest of the evenly spaced values."""
     return ((x - low) / (high - low) * (levels - 1)).round().long().clamp(0, levels - 1)
 
 

@@ -79,7 +79,7 @@ class Normal:
         return self.at(randn(self.mean.shape, self.mean, generator))
 
     def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Of `x`, "b ..." or with leading dimensions of its own, "k b ...": one number for each "k b".
+        """Log-density of `x`, "b ..." or with leading dimensions of its own, "k b ...": one number for each "k b".
 
         Raises:
             ValueError: when a sample of `x` has another shape than the mean's, which would broadcast.
@@ -195,7 +195,7 @@ class ItakuraSaito:
         return self.log_power.exp()
 
     def log_prob(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b"]:
-        """Of the power `x`; minus the Itakura-Saito divergence but for a function of x alone."""
+        """Log-density of the power `x`; minus the Itakura-Saito divergence but for a function of x alone."""
         same_shape(x.shape[1:], self.log_power.shape[1:])
         return -(self.log_power + x * (-self.log_power).exp()).flatten(1).sum(1)
 

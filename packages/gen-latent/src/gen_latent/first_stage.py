@@ -158,7 +158,7 @@ class FirstStageTask(Task):
     def loss(
         self, x: Float[Tensor, "b ..."], *noise: Float[Tensor, "b d ..."], playing: bool = True
     ) -> Float[Tensor, ""]:
-        """What the auto-encoder minimises."""
+        """Loss of the auto-encoder."""
         y, cost = self._reconstruct(x, *noise)
         likeness = torch.stack([*self._distances(x, y).values()]).sum(0).mean()
         if not playing:
@@ -172,7 +172,7 @@ class FirstStageTask(Task):
         return likeness + cost.mean() + self.weight * self.balance * adversarial
 
     def d_loss(self, x: Float[Tensor, "b ..."], *noise: Float[Tensor, "b d ..."]) -> Float[Tensor, ""]:
-        """What the discriminator minimises; reconstructions are constants."""
+        """Loss of the discriminator; reconstructions are constants."""
         with torch.no_grad():
             y, _ = self._reconstruct(x, *noise)
         return hinge.d(self._judge(x), self._judge(y)).mean()
@@ -219,7 +219,7 @@ class FirstStageTask(Task):
 
     @torch.no_grad()
     def _shape(self, x: Tensor) -> tuple[int, ...]:
-        """Of the latents of one sample; asked of the encoder once for each size of x."""
+        """Shape of the latents of one sample; computed by the encoder once for each size of x."""
         size = tuple(x.shape[1:])
         if size not in self._shapes:
             with evaluating(self.model):

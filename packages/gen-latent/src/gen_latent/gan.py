@@ -30,7 +30,7 @@ Logits = Float[Tensor, "b"]
 
 
 class GANLoss:
-    """What each player minimises, per sample, as functions of (real logits, fake logits).
+    """Losses of both players, per sample, as functions of (real logits, fake logits).
 
     Args:
         d, g: of the discriminator and of the generator.

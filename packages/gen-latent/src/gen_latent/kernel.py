@@ -16,7 +16,7 @@ WIDTHS = (0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)  # tried, in units of the medi
 def kernel_regression(
     train: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], mask: Bool[Tensor, "..."]
 ) -> Float[Tensor, "b ..."]:
-    """Where `mask` is False, the mean of training samples weighted by a Gaussian kernel of visible values; else `x`.
+    """Fill in where `mask` is False the mean of training samples, weighted by a Gaussian kernel of visible values.
 
     The width of the kernel is that of least error when each training sample is filled in from the others.
 

@@ -1,4 +1,4 @@
-"""What a Gaussian fitted to the data makes of a damaged sample: the bars that an auto-encoder has to pass.
+"""Estimates by a Gaussian fitted to the data: the bars that an auto-encoder has to pass.
 
     wiener(train, noisy, 0.5), fill_in(train, x, mask), project(train, x, 16)
 
@@ -36,7 +36,7 @@ def wiener(train: Float[Tensor, "n ..."], noisy: Float[Tensor, "b ..."], noise: 
 def fill_in(
     train: Float[Tensor, "n ..."], x: Float[Tensor, "b ..."], mask: Bool[Tensor, "..."], ridge: float = 1e-3
 ) -> Float[Tensor, "b ..."]:
-    """Where `mask` is False, the mean of a Gaussian given what is seen; elsewhere `x` as it was.
+    """Fill in where `mask` is False: the mean of a Gaussian given what is seen; elsewhere `x` as it was.
 
     Args:
         mask: of one sample, the same for all.

@@ -1,4 +1,4 @@
-"""How many modes a sampler reaches, and how evenly: what a collapse is seen by when the data's modes are known.
+"""Modes that a sampler reaches, and how evenly: the measure of a collapse when the data's modes are known.
 
     found = nearest_mode(points, means, std=0.05)          # of 25 Gaussians; -1 for points that belong to none
     count_modes(found, 25)                                 # Modes(covered=25, good=0.989, divergence=0.005)
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class Modes(NamedTuple):
-    """What [Srivastava17] and [Lin18] report."""
+    """Figures as [Srivastava17] and [Lin18] report them."""
 
     covered: int
     """Modes with at least one good sample."""
@@ -67,6 +67,6 @@ def good_share(dimensions: int, sigmas: float = 3.0) -> float:
 
 
 def too_narrow(good: float, n: int, dimensions: int, sigmas: float = 3.0) -> bool:
-    """Whether more of `n` samples are good than of the data, by over three standard errors."""
+    """True where more of `n` samples are good than of the data, by over three standard errors."""
     p = good_share(dimensions, sigmas)
     return good > p + 3 * math.sqrt(p * (1 - p) / n)

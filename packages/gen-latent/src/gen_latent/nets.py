@@ -16,7 +16,7 @@ from gen_core.description import describable
 
 
 def halvings(size: int) -> int:
-    """How often a picture can be halved until 4 to 7 pixels are left.
+    """Number of times that a picture can be halved until 4 to 7 pixels are left.
 
     Raises:
         ValueError: unless `size` is 4, 5, 6 or 7 times a power of two.

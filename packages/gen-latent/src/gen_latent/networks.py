@@ -35,7 +35,7 @@ NETWORKS = (
     *(Standard, Mixture, Vamp, Flow),
     *(diag_gaussian, Bernoulli, Gaussian, ItakuraSaito, Categorical, LogisticMixture),
 )
-"""What a description may name."""
+"""Classes that a description may name."""
 
 
 def load(path: str | Path, device: str = "auto") -> nn.Module:

@@ -1,4 +1,4 @@
-"""Where latents come from before data are seen: `log_prob(z) -> (...)` and `sample(n) -> (n, d)`.
+"""Priors of latents: `log_prob(z) -> (...)` and `sample(n) -> (n, d)`.
 
 [Tomczak18] VAE with a VampPrior, arXiv:1705.07120.
 [Dinh17] Density estimation using Real NVP, arXiv:1605.08803.

