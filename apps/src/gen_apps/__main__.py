@@ -6,6 +6,7 @@ gen report runs/diffusion-digits
 
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -111,10 +112,13 @@ def _dispatch(args: list[str]) -> None:
         if name in COMMANDS and len(words) >= n:
             if "torch" not in sys.modules:
                 threads.share()
+            from gen_apps import recipes
             from gen_core.config import cli
 
-            flags, function = COMMANDS[name]
-            return cli(partial(_call, function), args[n:], prog=f"gen {name}", flags=find(flags))
+            place, function = COMMANDS[name]
+            flags, rest = find(place), args[n:]
+            usual = recipes.named(flags, rest)
+            return cli(partial(_call, function), rest, prog=f"gen {name}", flags=flags, default=usual)
     group = words[0] if words and any(c.startswith(f"{words[0]} ") for c in [*COMMANDS, *GREEN]) else ""
     command = " ".join(words[: 2 if group else 1])
     if command == group and ("-h" in args or "--help" in args or not args or args == [group]):
@@ -134,8 +138,11 @@ def find(place: str) -> Any:
 
 def _call(function: str, config: Any) -> None:
     """Call a command's function with its configuration; a train command also gets the directory of its run."""
+    from gen_apps import recipes
     from gen_apps.command import TrainCommand
 
+    if (said := recipes.words(config)) and os.environ.get("RANK", "0") == "0":
+        print(said)
     if not isinstance(config, TrainCommand):
         return find(function)(config)
     from gen_apps.identity import train_in
