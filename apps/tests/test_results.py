@@ -50,10 +50,6 @@ MEASURES = {  # command: what follows it, and entries of its first row
         {"sampled_accuracy", "greedy_accuracy"},
     ),
     "align bandit": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "apart", "KL"}),
-    "align sort": (
-        "--longest 3 --sft-steps 2 --steps 1 --out {tmp}/p.html",
-        {"sampled_accuracy", "greedy_accuracy"},
-    ),
     "align two-token": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "below the optimum"}),
     "llm scaling": ("{law} --bootstrap 20 --out {tmp}/s.png", {"value"}),
     "compare": (
