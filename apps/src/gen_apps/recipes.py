@@ -80,7 +80,7 @@ def named(kind: type[Command], args: Sequence[str]) -> Command | None:
         usual: Any = _made(kind, values, data=word)
         plain = [arg for arg in args if arg not in ("-h", "--help")]
         with suppress(SystemExit, ValueError):  # of a mistake in other flags, which the command reports
-            found = tyro.cli(kind, args=plain, default=replace(usual, data="digits"), console_outputs=False)
+            found: Any = tyro.cli(kind, args=plain, default=replace(usual, data="digits"), console_outputs=False)
             if found.data != word:
                 continue
         return usual

@@ -61,7 +61,8 @@ def configurations(config: Compare) -> dict[str, Any]:
     """Of each family asked for: its own defaults for the data, but for the budget, and without labels."""
     shared = {name: getattr(config, name) for name in SHARED}
     budget = {"steps": config.steps, "batch_size": config.batch_size}
-    vae, gan, diffusion = (defaults(kind, **shared) for kind in (TrainVAE, TrainGAN, TrainDiffusion))
+    vae, gan = defaults(TrainVAE, **shared), defaults(TrainGAN, **shared)
+    diffusion = defaults(TrainDiffusion, **shared)
     all_: dict[str, Any] = {
         "vae": replace(vae, conditional=False, optim=replace(vae.optim, **budget)),
         "gan": replace(gan, conditional=False, optim=replace(gan.optim, **budget)),

@@ -10,7 +10,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def hidden_units(
 class Convolutions(nn.Module):
     """A classifier of pictures: two convolutions and `units` hidden units, on pictures averaged down to 32 pixels."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, units: int = 64):
+    def __init__(self, shape: Sequence[int], classes: int, units: int = 64):
         super().__init__()
         (channels, *size), c = shape, (16, 32)
         h, w = (min(side, 32) for side in size)
