@@ -69,6 +69,6 @@ def text(entry: Any, digits: int = 3) -> str:
         return text(entry["value"], digits) + (
             f" ({'–'.join(text(float(end), digits) for end in ends)})" if ends else ""
         )
-    decimals = max(0, 1 - floor(log10(width)))
+    decimals = max(0, 1 - floor(log10(width * (1 + 1e-9))))  # of .1 as of .1 but for rounding
     shown = (f"{x:.{decimals}f}" if decimals < 7 else f"{x:.2g}" for x in (entry["value"], *ends))
     return "{} ({}–{})".format(*shown)
