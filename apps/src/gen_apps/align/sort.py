@@ -86,7 +86,7 @@ def sort(config: Sort) -> None:
     history = align(
         model, problems(config, 16 * config.steps, "posed", seen), reward, objective=config.objective,
         beta=config.beta, n=8, steps=config.steps, batch_size=16, max_new_tokens=config.longest + 1, eos=STOP, clip=1.0,
-        schedule=warmup_cosine(max(1, config.steps // 5), config.steps, floor=0.1), seed=config.seed, device="cpu",
+        schedule=warmup_cosine(config.steps // 5, config.steps, floor=0.1), seed=config.seed, device="cpu",
         optimizer=lambda parameters: torch.optim.AdamW(parameters, config.lr, weight_decay=0.0),
     )  # fmt: skip
     after, _ = _measure(config, config.objective, model, held_out)
@@ -110,7 +110,7 @@ def _tune(config: Sort, model: Any, given: list[Problem]) -> None:
     weight[:, :start] = False
     doc = mask.long() - 1
     data = Arrays(ids[:, :-1], ids[:, 1:], weight[:, 1:].float(), doc[:, :-1])
-    schedule = warmup_cosine(10, config.sft_steps, floor=0.1)
+    schedule = warmup_cosine(min(10, config.sft_steps // 5), config.sft_steps, floor=0.1)
     trainer = Trainer(LMTask(model, lr=2e-3), seed=config.seed, clip=1.0, schedule=schedule, device="cpu")
     trainer.fit(Loader(data, 96, seed=config.seed), config.sft_steps)
 
