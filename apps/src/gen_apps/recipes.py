@@ -43,9 +43,9 @@ RECIPES: Mapping[str, Mapping[str, Values]] = {  # data: class of the flags: val
 }
 
 
-def recipe(kind: type, data: str) -> Values:
+def recipe(kind: type, data: Any) -> Values:
     """The values of a class of flags that are others for this data; none without a recipe."""
-    return RECIPES.get(data.partition(":")[0], {}).get(kind.__name__, {})
+    return RECIPES.get(str(data).partition(":")[0], {}).get(kind.__name__, {})
 
 
 def defaults(kind: type[Command], **own: Any) -> Command:

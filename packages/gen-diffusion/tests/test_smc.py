@@ -17,12 +17,12 @@ from gen_diffusion import (
     Twist,
     convergence,
     isotropic,
-    likelihood,
     matrix,
     mcgdiff,
     moments,
     multinomial,
     plot_convergence,
+    plug_in,
     residual,
     smc,
     stratified,
@@ -112,7 +112,7 @@ def test_z_is_unbiased_for_every_resampling_and_threshold(resample, ess):
     assert covers(row.z) and row.z.high - row.z.low < 0.1
 
 
-@pytest.mark.parametrize("twist", [moments, likelihood, bootstrap])
+@pytest.mark.parametrize("twist", [moments, plug_in, bootstrap])
 @pytest.mark.parametrize("chain", [{}, {"eta": 0.7}, {"order": 2}])
 def test_z_is_unbiased_for_every_twist_and_chain(twist, chain):
     """The twist and the proposal cancel: only the variance depends on them. N = 10 for those that guide."""

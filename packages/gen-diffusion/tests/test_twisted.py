@@ -13,11 +13,11 @@ from gen_diffusion import (
     ParticleSampler,
     exponential,
     isotropic,
-    likelihood,
     matrix,
     mcgdiff,
     moments,
     noisy,
+    plug_in,
     smc,
     twisted,
     twisted_sample,
@@ -83,7 +83,7 @@ def test_any_function_of_clean_data_tilts_the_prior():
     """exp(-|x0_1| / 2) as p(y | x0): its mean under the prior is Z, and weighs the prior's draws to the mean."""
     log_potential = lambda x0: -x0[:, 0].abs() / 2
     particles = smc(
-        twisted(CLASSES, log_potential, LEVELS, twist=likelihood, shape=(2,), order=2), 4000, generator=draws()
+        twisted(CLASSES, log_potential, LEVELS, twist=plug_in, shape=(2,), order=2), 4000, generator=draws()
     )
     prior = CLASSES.sample(400_000, draws(1))
     log_w = log_potential(prior)
@@ -95,7 +95,7 @@ def test_nonlinear_observations_are_weighed_by_their_likelihood():
     """The square of a coordinate: two modes of equal weight by symmetry, and E|x| by quadrature."""
     prior = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 1).double(), torch.ones(1).double())
     obs = Observation(lambda x: x**2, torch.ones(1).double(), Gaussian(0.5))
-    sampler = ParticleSampler(twisted, {"twist": likelihood, "order": 2, "shape": (1,)})
+    sampler = ParticleSampler(twisted, {"twist": plug_in, "order": 2, "shape": (1,)})
     noise = 40 * torch.randn(3000, 1, generator=draws()).double()
     x = sampler(prior, obs, noise, LEVELS, generator=draws(1))
     grid = torch.linspace(-5, 5, 2001).double()[:, None]
@@ -134,7 +134,7 @@ def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="share one observation"):
         twisted(CLASSES, Observation(obs.A, torch.ones(7, 2).double(), Gaussian(0.5)), LEVELS)
     with pytest.raises(ValueError, match=r"pass twisted\(..., shape=...\)"):
-        smc(twisted(CLASSES, lambda x0: x0[:, 0], LEVELS, twist=likelihood), 5)
+        smc(twisted(CLASSES, lambda x0: x0[:, 0], LEVELS, twist=plug_in), 5)
 
 
 @pytest.mark.parametrize("model", [twisted, partial(twisted, twist=moments), mcgdiff])

@@ -94,7 +94,7 @@ from .task import DiffusionTask
 from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
 from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
-from .twisted import Twist, Twisted, isotropic, likelihood, moments, noisy, twisted, untwisted
+from .twisted import Twist, Twisted, isotropic, moments, noisy, plug_in, twisted, untwisted
 from .unet import UNet
 from .variation import total_variation
 from .view import View, convert
@@ -202,7 +202,6 @@ __all__ = [
     "kspace_lines",
     "lattice_levels",
     "lattice_problem",
-    "likelihood",
     "linear",
     "linear_betas",
     "load",
@@ -230,6 +229,7 @@ __all__ = [
     "pigdm",
     "pigdm_denoiser",
     "plot_convergence",
+    "plug_in",
     "posterior_error",
     "psnr",
     "radon",

@@ -2,7 +2,7 @@
 
     x0 = twisted_sample(denoiser, obs, x, sigmas, generator=generator)      # draws of equal weight
     particles = moments_sample.particles(denoiser, obs, x, sigmas)          # with weights and ln Z
-    ParticleSampler(twisted, {"twist": likelihood}, ess=0.3)                # one of your own
+    ParticleSampler(twisted, {"twist": plug_in}, ess=0.3)                # one of your own
 
 Unlike those of other samplers, the draws of a batch depend on each other: they are the particles of one run. Draws that
 were resampled from the same particle are equal.

@@ -10,7 +10,7 @@ only how many particles are needed. ln Z is that of the chain, which differs fro
     twist        ln p(y | x) is estimated as                                             backward passes
     isotropic    N(y; A D, r^2 A A^T + noise), 1 / r^2 = 1 / sigma_data^2 + 1 / sigma^2  1
     moments      N(y; A D, sigma^2 A D' A^T + noise), exact for Gaussian data            one for each value in y
-    likelihood   ln p(y | x0 = D) of any observation, or any function of x0              1
+    plug_in      ln p(y | x0 = D) of any observation, or any function of x0              1
     noisy        a function of x and sigma, such as a classifier's ln p(c | x)           -
     untwisted    0: the prior's draws are weighed at the end, importance sampling        -
 
@@ -57,7 +57,7 @@ class Twist:
     """Draws of x0 ~ N(mean, std^2 I) given y and ln p(y), from (mean, std, noise), where they are known."""
 
 
-def likelihood(obs: Observation | Callable[[Tensor], Tensor]) -> Twist:
+def plug_in(obs: Observation | Callable[[Tensor], Tensor]) -> Twist:
     """p(y | x0 = D(x)) for any observation, or any function of x0 as ln p(y | x0) ([Wu23] eq. 8)."""
     target = obs.log_prob if isinstance(obs, Observation) else obs
     return Twist(lambda denoise, x, sigma: _look(denoise, x, sigma, lambda x, x0: target(x0)), target)
@@ -175,7 +175,7 @@ def twisted(
     """The model for `smc` ([Wu23] algorithm 1).
 
     Args:
-        obs: what `twist` takes: an observation, or a function for `likelihood` and `noisy`.
+        obs: what `twist` takes: an observation, or a function for `plug_in` and `noisy`.
         sigmas: decreasing levels, the last one 0. One call of the denoiser for each of the others.
         shape: of a sample; by default that of the operator. Particles that `smc` draws have the type of y.
         eta: share of fresh noise of the chain, above 0 (the proposal moves by it) and at most 1.
@@ -249,7 +249,7 @@ class Coordinates:
     def of(cls, obs: Observation) -> "Coordinates":
         """Raises ValueError for another observation than one y of a linear operator with Gaussian noise."""
         if not isinstance(obs.A, Linear) or not isinstance(obs.noise, Gaussian):
-            raise ValueError("this method needs a Linear operator with Gaussian noise; use twist=likelihood for others")
+            raise ValueError("this method needs a Linear operator with Gaussian noise; use twist=plug_in for others")
         if obs.y.shape != obs.A.shape_out:
             raise ValueError(f"particles share one observation of shape {obs.A.shape_out}, got {tuple(obs.y.shape)}")
         svd, noise = decomposed(obs.A).svd, obs.noise.sigma
