@@ -56,6 +56,10 @@ MEASURES = {  # command: what follows it, and entries of its first row
     ),
     "align bandit": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "apart", "KL"}),
     "align two-token": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "below the optimum"}),
+    "em mixture": ("--steps 2 --out {tmp}/p.html", {"log_likelihood", "smallest_rise"}),
+    "em hmm": ("--steps 2 --out {tmp}/p.html", {"log_likelihood", "smallest_rise"}),
+    "em kalman": ("--steps 2 --out {tmp}/p.html", {"log_likelihood", "smallest_rise"}),
+    "data list": ("--kind text", {"licence", "get", "here"}),
     "llm scaling": ("{law} --bootstrap 20 --out {tmp}/s.png", {"value"}),
     "compare": (
         "{tiny} --size 8 --steps 2 --batch-size 8 --families vae gan --machine.device cpu --out {tmp}/r",
