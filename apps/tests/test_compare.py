@@ -89,13 +89,13 @@ def test_the_paragraph_says_who_wins_who_loses_and_who_cannot_be_told():
     }
     gap = lambda a, b, column: figure(rows[a][column]["value"] - rows[b][column]["value"])
     said = paragraph(rows, ["VAE", "GAN", "diffusion"], gap)
-    assert "the VAE has the smallest Fréchet distance to the held-out data, 0.4 (0.35–0.45)" in said
+    assert "the VAE has the smallest Fréchet distance to the held-out data, 0.40 (0.35–0.45)" in said
     assert "it cannot be told from the GAN in distance, a difference of 0.03 (-0.02–0.08)" in said
-    assert "it is nearer than the diffusion in distance, by 0.5 (0.45–0.55)" in said
-    assert "the VAE is nearer than the GMM-30 in distance, by 0.2 (0.15–0.25) and covers more than" in said
-    assert "the diffusion is farther than the GMM-30 in distance, by 0.3 (0.25–0.35) and covers less than" in said
-    assert "35 network evaluations and 1 (0.95–1.1) J for the diffusion" in said
-    assert "its memorisation is 0.1 (0.05–0.15)" in said and "a sign of copying for the diffusion." in said
+    assert "it is nearer than the diffusion in distance, by 0.50 (0.45–0.55)" in said
+    assert "the VAE is nearer than the GMM-30 in distance, by 0.20 (0.15–0.25) and covers more than" in said
+    assert "the diffusion is farther than the GMM-30 in distance, by 0.30 (0.25–0.35) and covers less than" in said
+    assert "35 network evaluations and 1.00 (0.95–1.05) J for the diffusion" in said
+    assert "its memorisation is 0.10 (0.05–0.15)" in said and "a sign of copying for the diffusion." in said
 
 
 def test_a_difference_is_read_in_both_directions():

@@ -12,6 +12,7 @@ from gen_apps.diffusion.config import TrainDiffusion
 from gen_apps.vae.build import pair
 from gen_apps.vae.config import Network, TrainVAE
 from gen_core import Arrays
+from gen_core.datasets.packages import FASHION_MNIST
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,28 @@ def test_a_stored_configuration_without_the_newer_flags_is_read():
     train, test = data.stored({"data": "digits", "size": 16, "seed": 1})
     assert train[0][0].shape == (1, 16, 16) and len(test) == 899
     assert TrainDiffusion(size="24x32").size == "24x32"
+
+
+NAMED = pytest.mark.skipif(FASHION_MNIST.root is None, reason=f"no Fashion-MNIST: {FASHION_MNIST.command}")
+
+
+@NAMED
+def test_the_published_test_part_is_held_out():
+    train, test = data.of(Source("fashion-mnist"))
+    assert (len(train), len(test), train[0][0].shape) == (60_000, 2_000, (1, 28, 28))
+    assert data.grey_levels("fashion-mnist", 0) == 256
+    train, test = data.of(Source("fashion-mnist", held_out=0.01))
+    assert (len(train), len(test)) == (69_300, 700) and test.tensors[1].bincount().tolist() == [70] * 10
+
+
+def test_a_name_with_a_folder_reads_the_files_of_the_set_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"mnist_5k.csv.gz is not in {tmp_path}; install it by: pip install ml"):
+        data.of(Source(f"mnist-5k:{tmp_path}"))
+    with pytest.raises(FileNotFoundError, match="digits:a is no folder"):
+        data.of(Source("digits:a"))
+
+
+def test_channels_are_of_pictures_in_files():
+    for name in ("fashion-mnist", "mnist-5k:/data", "digits", "points:moons"):
+        with pytest.raises(ValueError, match="--channels is of pictures in files"):
+            Source(name, channels=3)

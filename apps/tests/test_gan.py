@@ -51,7 +51,7 @@ def test_samples_are_of_the_class_and_the_seed_asked_for(gan_run, tmp_path):
     ("words", "sentence"),
     [
         ("gan train --out NEW --latents 0", "--latents must be at least 1, got 0"),
-        ("gan train --out NEW --network residual --size 12", "pictures of 12 pixels cannot be halved down to 4"),
+        ("gan train --out NEW --network residual --size 13", "pictures of 13 pixels cannot be halved down to 4"),
         ("gan train points:moons --out NEW --network dcgan", "are not for points"),
         ("gan train FLAT --size 8 --out NEW --conditional", "--conditional needs labels of 2 classes at least, and"),
         ("gan train --out NEW --augment blur", "invalid choice 'blur'"),

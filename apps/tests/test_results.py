@@ -18,6 +18,10 @@ LM = f"--network.layers 1 --network.dim 16 --network.heads 2 {small.STEPS}"
 MEASURES = {  # command: what follows it, and entries of its first row
     "diffusion likelihood": ("{TrainDiffusion} --n 4 --levels 4 --probes 1 --device cpu", {"nats", "bits/dim"}),
     "diffusion compare": ("{TrainDiffusion} --n 12 --budgets 4 --methods euler --draws 1 --device cpu", {"frechet"}),
+    "diffusion calibrate": (
+        "--methods mcgdiff --dim 2 --observed 1 --problems 2 --levels 3 --particles 4 --out {tmp}",
+        {"sw", "floor", "mode_tv", "ks", "coverage", "log_z_error", "calls"},
+    ),
     "diffusion restore": ("{TrainDiffusion} --n 2 --draws 2 --steps 3 --device cpu", {"PSNR, mean", "SSIM, mean"}),
     "diffusion learn2d": (
         "grid --steps 2 --batch-size 8 --width 8 --blocks 1 --n 20 --views eps --device cpu --out {tmp}/p.html",
@@ -46,6 +50,12 @@ MEASURES = {  # command: what follows it, and entries of its first row
     "llm pretrain": ("{text} --out {tmp}/r " + LM, {"bits per byte"}),
     "llm tune": ("{Pretrain} {chats} --out {tmp}/r " + small.STEPS, {"nats per token"}),
     "llm eval": ("{Pretrain} {documents} --choices {questions} --device cpu", {"bits per byte", "tokens"}),
+    "align sort": (
+        "--longest 3 --sft-steps 2 --steps 1 --out {tmp}/p.html",
+        {"sampled_accuracy", "greedy_accuracy"},
+    ),
+    "align bandit": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "apart", "KL"}),
+    "align two-token": ("--steps 2 --samples 16 --out {tmp}/p.html", {"J", "J in closed form", "below the optimum"}),
     "llm scaling": ("{law} --bootstrap 20 --out {tmp}/s.png", {"value"}),
     "compare": (
         "{tiny} --size 8 --steps 2 --batch-size 8 --families vae gan --machine.device cpu --out {tmp}/r",

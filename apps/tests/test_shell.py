@@ -144,6 +144,9 @@ def test_bash_completes(tmp_path):
     assert completed("gen", "vae", "i") == ["interpolate"]
     assert completed("gen", "vae", "train", "--optim.st") == ["--optim.steps"]
     assert completed("gen", "embed", "--meth") == ["--method"]
+    assert completed("gen", "data", "show", "sha") == ["shakespeare"]
+    assert completed("gen", "vae", "train", "fash") == ["fashion-mnist"]
+    assert completed("gen", "llm", "pretrain", "handbook") == ["handbook-en", "handbook-fr"]
 
 
 def test_the_version_is_printed(capsys):

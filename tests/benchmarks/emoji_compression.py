@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from gen_core import Arrays, Loader, Trainer, seed_all
+from gen_core.datasets.emoji import FONT, glyphs
+from gen_core.datasets.packages import EMOJI
 from gen_core.schedule import warmup_cosine
-from gen_core.testing import load
 from gen_latent import Augment, AutoEncoder, AutoEncoderTask, ConvDecoder, ConvEncoder
 from gen_latent.linear import project
 
-SCRIPT = Path(__file__).parents[2] / "packages" / "gen-diffusion" / "scripts" / "emoji.py"  # reads the font
 Codes = tuple[int, ...]
 VARIANTS = {*range(0x1F3FB, 0x1F400), 0x2640, 0x2642, 0x200D}  # skin tones, genders, the joiner
 ASKED = {64: 0.0100, 256: 0.0045}
@@ -53,9 +53,9 @@ def picture(png: bytes, size: int = 32) -> np.ndarray:
 
 def emoji(font: Path) -> tuple[Tensor, Tensor]:
     """Ink "n 3 32 32" in [0, 1], white being 0; and which pictures are to test with."""
-    glyphs = load(SCRIPT).glyphs(font)
-    x = np.stack([picture(png) for png in glyphs.values()])
-    return 1 - torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255, held_out(glyphs)
+    found = glyphs(font)
+    x = np.stack([picture(png) for png in found.values()])
+    return 1 - torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255, held_out(found)
 
 
 class Compress(AutoEncoderTask):
@@ -93,12 +93,12 @@ def error(y: Tensor, x: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", type=int, nargs="*", default=list(ASKED))
-    parser.add_argument("--font", type=Path, default=load(SCRIPT).FONT)
+    parser.add_argument("--font", type=Path, help=f"{FONT}, where it is not that of the package")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--width", type=int, default=48)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    x, held = emoji(args.font)
+    x, held = emoji(args.font or EMOJI.find(FONT))
     train_x, test = x[~held], x[held]
     anyone = torch.from_numpy(np.random.default_rng(0).permutation(len(x)) < held.sum().item())
     print(f"{len(train_x)} pictures, {len(test)} held out; their mean {error(train_x.mean(0), test):.5f}")

@@ -6,6 +6,7 @@ gen report runs/diffusion-digits
 
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "diffusion train": "diffusion.config:TrainDiffusion diffusion.train:train",
         "diffusion sample": "diffusion.config:SampleDiffusion diffusion.sample:sample",
         "diffusion restore": "diffusion.config:Restore diffusion.restore:restore",
+        "diffusion calibrate": "diffusion.config:Calibrate diffusion.calibrate:calibrate",
         "diffusion compare": "diffusion.config:CompareSamplers diffusion.compare:compare",
         "diffusion likelihood": "diffusion.config:Likelihood diffusion.likelihood:likelihood",
         "diffusion learn2d": "diffusion.config:Learn2d diffusion.learn2d:learn2d",
@@ -38,6 +40,11 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "latent-diffusion sample": "latent_diffusion.config:SampleLatentDiffusion latent_diffusion.train:sample",
         "compare": "compare.config:Compare compare.compare:compare",
     },
+    "Tables and series": {
+        "em mixture": "em.config:FitMixture em.fit:mixture",
+        "em hmm": "em.config:FitHMM em.fit:hmm",
+        "em kalman": "em.config:FitKalman em.fit:kalman",
+    },
     "Camera trajectories": {
         "trajectory train": "trajectory.config:TrainTrajectory trajectory.train:train",
         "trajectory sample": "trajectory.config:SampleTrajectory trajectory.sample:sample",
@@ -51,6 +58,15 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "llm chat": "llm.config:Chat llm.say:chat",
         "llm eval": "llm.config:Evaluate llm.evaluate:evaluate",
         "llm scaling": "llm.config:Scaling llm.scaling:scaling",
+        "align bandit": "align.config:Bandit align.bandit:bandit",
+        "align two-token": "align.config:TwoTokens align.two_tokens:two_tokens",
+        "align sort": "align.sort:Sort align.sort:sort",
+    },
+    "Data": {
+        "data list": "catalogue.config:ListData catalogue.listing:list_data",
+        "data show": "catalogue.config:ShowData catalogue.showing:show_data",
+        "data get": "catalogue.config:GetData catalogue.getting:get_data",
+        "embed": "runs.config:Embed runs.embed:embed",
     },
     "Runs": {
         "runs": "runs.config:ListRuns runs.table:list_runs",
@@ -58,7 +74,6 @@ TABLE: dict[str, dict[str, str]] = {  # group: words of a command: its flags and
         "runs check": "runs.config:CheckRun runs.check:check_run",
         "report": "runs.config:Report runs.page:report",
         "summary": "runs.config:Summary runs.page:summary",
-        "embed": "runs.config:Embed runs.embed:embed",
         "completion": "completion:Completion completion:completion",
     },
 }
@@ -72,7 +87,7 @@ GREEN = {  # commands of gen-green, which reads its own words with the standard 
     "green audit": "Check whether the hours, watts and tonnes of a published card agree",
     "green doctor": "Show what would be measured here, from what source, how sure",
 }
-FIRST = "To begin: gen diffusion train   (trains on bundled digits in two minutes, and writes a page)"
+FIRST = "To begin: gen diffusion train   (trains on bundled digits in about a minute, and writes a page)"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -97,10 +112,13 @@ def _dispatch(args: list[str]) -> None:
         if name in COMMANDS and len(words) >= n:
             if "torch" not in sys.modules:
                 threads.share()
+            from gen_apps import recipes
             from gen_core.config import cli
 
-            flags, function = COMMANDS[name]
-            return cli(partial(_call, function), args[n:], prog=f"gen {name}", flags=find(flags))
+            place, function = COMMANDS[name]
+            flags, rest = find(place), args[n:]
+            usual = recipes.named(flags, rest)
+            return cli(partial(_call, function), rest, prog=f"gen {name}", flags=flags, default=usual)
     group = words[0] if words and any(c.startswith(f"{words[0]} ") for c in [*COMMANDS, *GREEN]) else ""
     command = " ".join(words[: 2 if group else 1])
     if command == group and ("-h" in args or "--help" in args or not args or args == [group]):
@@ -120,8 +138,11 @@ def find(place: str) -> Any:
 
 def _call(function: str, config: Any) -> None:
     """Call a command's function with its configuration; a train command also gets the directory of its run."""
+    from gen_apps import recipes
     from gen_apps.command import TrainCommand
 
+    if (said := recipes.words(config)) and os.environ.get("RANK", "0") == "0":
+        print(said)
     if not isinstance(config, TrainCommand):
         return find(function)(config)
     from gen_apps.identity import train_in

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 
+from gen_apps.catalogue.entries import NAMES
 from gen_apps.energy import Place
 from gen_apps.options import Number
 
@@ -115,14 +116,18 @@ class Source:
     """The flags of every command that takes DATA: points or pictures, in classes."""
 
     data: DataName = "digits"
-    """digits, points:moons (rings, grid, swiss-roll), a folder of pictures with one sub-folder a class, or hub:NAME."""
+    """digits, another picture set of `gen data list`, points:moons (rings, grid, swiss-roll), hub:NAME, or a folder of
+    pictures with one sub-folder a class. A name and a folder, as fashion-mnist:FOLDER, reads the files from there."""
     size: Annotated[int | str, tyro.conf.arg(metavar="PIXELS|WIDTHxHEIGHT")] = 0
-    """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits and 32 otherwise. Points have no size."""
+    """Pixels of a side of a picture, or as 24x32; 0 is 8 for digits, 28 for fashion-mnist and mnist-5k, 64 for brains,
+    32 otherwise. Points have no size."""
     channels: Annotated[Literal[1, 3, 4] | None, tyro.conf.arg(metavar="{1,3,4}", help_behavior_hint="")] = None
     """Channels of pictures: 1 grey, 3 colour, 4 colour and transparency; by default colour unless all are grey."""
     held_out: Number = None
-    """Share of the data that is held out, of every class (a half, and 2,000 pictures at most). Of more than 2,000
-    held-out ones a fixed choice of 2,000 is measured."""
+    """Share of the data that is held out, of every class (the published test part where there is one; else a half, and
+    2,000 pictures at most). Of more than 2,000 held-out ones a fixed choice of 2,000 is measured."""
+    classes: tuple[str, ...] = ()
+    """Only pictures of these classes, by name; by default all."""
     flip: bool = False
     """Mirror pictures left to right in training, each time with probability one half."""
 
@@ -130,11 +135,11 @@ class Source:
         shape(self.size)
         if self.held_out is not None and not 0 < self.held_out < 1:
             raise ValueError(f"--held-out is a share between 0 and 1, got {self.held_out}")
-        points = self.data.startswith("points:")
-        if self.channels is not None and (points or self.data == "digits"):
+        points, entry = self.data.startswith("points:"), NAMES.get(self.data.partition(":")[0])
+        if self.channels is not None and (points or (entry and not entry.files)):
             raise ValueError(f"--channels is of pictures in files, not of {self.data}; leave it out")
-        if points and (self.held_out is not None or self.flip):
-            raise ValueError(f"--held-out and --flip are of pictures, not of {self.data}; leave them out")
+        if points and (self.held_out is not None or self.flip or self.classes):
+            raise ValueError(f"--held-out, --classes and --flip are of pictures, not of {self.data}; leave them out")
 
 
 def shape(size: int | str, usual: int = 32) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`gen completion bash|zsh|fish`: a script that completes commands and flags.
+"""`gen completion bash|zsh|fish`: a script that completes commands, flags and names of data.
 
 eval "$(gen completion bash)"
 """
@@ -12,7 +12,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Completion:
-    """Print a script that completes commands and flags: for a shell to read when it starts."""
+    """Print a script that completes commands and flags: for a shell to read when it starts; it knows names of data."""
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """bash and zsh: eval "$(gen completion bash)" in ~/.bashrc or ~/.zshrc; fish: gen completion fish | source."""
@@ -21,8 +21,33 @@ class Completion:
 def completion(config: Completion) -> None:
     from gen_apps.__main__ import COMMANDS, GREEN, find
 
-    flags = {name: sorted(flag_names(find(place))) for name, (place, _) in COMMANDS.items()}
+    flags = {}
+    for name, (place, _) in COMMANDS.items():
+        cls = find(place)
+        flags[name] = [*sorted(flag_names(cls)), *sets(cls)]
     print((_fish if config.shell == "fish" else _bash)(flags | {name: ["--help"] for name in GREEN}, config.shell))
+
+
+def sets(cls: Any) -> list[str]:
+    """The names of sets of data that the first argument of a command may be.
+
+    >>> from gen_apps.llm.config import Pretrain
+    >>> sets(Pretrain)
+    ['descriptions', 'shakespeare', 'handbook-en', 'handbook-fr', 'kjv']
+    """
+    from gen_apps.catalogue.config import SetName
+    from gen_apps.catalogue.entries import ENTRIES
+    from gen_apps.command import DataName
+    from gen_apps.llm.config import Texts
+
+    hints = get_type_hints(cls, include_extras=True).values()
+    return [
+        entry.name
+        for entry in ENTRIES
+        if SetName in hints
+        or (DataName in hints and entry.takers == "DATA")
+        or (Texts in hints and entry.takers == "TEXT")
+    ]
 
 
 def flag_names(cls: Any, prefix: str = "") -> Iterator[str]:
@@ -85,5 +110,7 @@ def _fish(flags: dict[str, list[str]], shell: str) -> str:
         if word:
             lines.append(f"complete -c gen -n '{seen}' -a {word}")
             seen += f"; and __fish_seen_subcommand_from {word}"
-        lines += [f"complete -c gen -n '{seen}' -l {flag.removeprefix('--')}" for flag in names]
+        for word in names:
+            how = f"-l {word.removeprefix('--')}" if word.startswith("--") else f"-a {word}"
+            lines.append(f"complete -c gen -n '{seen}' {how}")
     return "\n".join(dict.fromkeys(lines))

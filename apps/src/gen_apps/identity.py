@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from gen_apps.command import Machine, TrainCommand
 from gen_apps.energy import Place
+from gen_apps.recipes import defaults
 from gen_core.config import differences, from_dict, to_dict
 from gen_core.run import Run
 
@@ -76,7 +77,7 @@ def lengthen(run: Run, config: TrainCommand) -> int | None:
 
 def directory(config: TrainCommand) -> Path:
     """runs/KIND-DATA for the default flags; with a hash of the differences otherwise."""
-    usual = type(config)(**{name: getattr(config, name) for name in config.named_by}).completed()
+    usual = defaults(type(config), **{name: getattr(config, name) for name in config.named_by}).completed()
     changed = differences(to_dict(identity(config)), to_dict(usual))
     parts = [config.command.split()[0], slug(config.data_name())]
     if changed:

@@ -20,14 +20,23 @@ Config = TypeVar("Config")
 Table = Mapping[str, Mapping[str, Any]]
 Factories = Mapping[str, Callable[..., Any]]
 
-# An option that may be absent, without a word of that in --help: its docstring names the default.
-Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+
+def hint(default: str) -> str:
+    """The default that --help shows: none of an option that may be absent, whose docstring names it.
+
+    >>> hint("None"), hint("16")
+    ('', '(default: 16)')
+    """
+    return "" if default == "None" else f"(default: {default})"
+
+
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=hint)]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=hint)]
 
 
 def choice(table: Table) -> Any:
     """The annotation with which --help shows the names in a table."""
-    return tyro.conf.arg(metavar="{" + ",".join(table) + "}", help_behavior_hint="")
+    return tyro.conf.arg(metavar="{" + ",".join(table) + "}", help_behavior_hint=hint)
 
 
 def given(config: Any) -> dict[str, Any]:

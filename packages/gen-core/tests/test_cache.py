@@ -37,15 +37,15 @@ def pictures(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the pictures decoded so far."""
-    from gen_core.folder import _Files
+    from gen_core.folder import Encoded
 
-    names, decode = [], _Files._decode
+    names, decode = [], Encoded._decode
 
     def noted(self, i, *how):
         names.append(self.names[i])
         return decode(self, i, *how)
 
-    monkeypatch.setattr(_Files, "_decode", noted)
+    monkeypatch.setattr(Encoded, "_decode", noted)
     return names
 
 
@@ -155,9 +155,9 @@ def test_what_was_not_used_for_longest_makes_room(place, pictures, decoded, monk
 
 def test_processes_that_begin_together_decode_once_and_share(place, pictures):
     code = (
-        "import sys\nfrom gen_core import folder\nfrom gen_core.folder import _Files\n"
-        "decode, n = _Files._decode, []\n"
-        "_Files._decode = lambda *a: (n.append(0), decode(*a))[1]\n"
+        "import sys\nfrom gen_core import folder\nfrom gen_core.folder import Encoded\n"
+        "decode, n = Encoded._decode, []\n"
+        "Encoded._decode = lambda *a: (n.append(0), decode(*a))[1]\n"
         f"x = folder({str(pictures)!r}, 6)\nprint(len(n), x.content)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -8,7 +8,7 @@ import socket
 import pytest
 import torch
 
-from gen_core import Arrays, Loader, Run, Trainer, every, files
+from gen_core import Arrays, Loader, Run, Trainer, every, files, pictures
 from gen_core.files import fingerprint, lock, whole
 from gen_core.testing import load
 
@@ -76,3 +76,11 @@ def test_a_file_system_without_locks_is_warned_of(code, tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"), lock(tmp_path):
         pass
+
+
+def test_a_directory_is_no_file_and_a_picture_has_a_type(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a directory; give the name of a file"), whole(tmp_path):
+        pass
+    with pytest.raises(ValueError, match=r"png, jpg or webp, got .*points; name it points\.png"):
+        pictures.save(tmp_path / "points", torch.zeros(3, 2))
+    assert not list(tmp_path.iterdir())

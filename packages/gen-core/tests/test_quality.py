@@ -8,7 +8,7 @@ import torch
 
 from gen_core import Arrays, digits
 from gen_core.metrics import frechet, kid, memorisation, nearest_neighbour, prdc
-from gen_core.quality import Reference, assess, difference, flat, table, tabulate
+from gen_core.quality import Reference, assess, difference, flat, table
 from gen_core.scales import scale, text
 
 
@@ -82,7 +82,7 @@ def test_a_difference_of_two_samplers_has_the_interval_of_the_difference(points)
 
 
 def test_rows_are_names_strings_and_figures_with_interval_n_and_unit(points):
-    found = json.loads(json.dumps(tabulate([points.measure("x", normal(60, 2)), points.training_data()])))
+    found = json.loads(json.dumps(points.tabulate([points.measure("x", normal(60, 2)), points.training_data()])))
     assert [(row["name"], row["n"]) for row in found["rows"]] == [("x", 60), ("training data", 120)]
     assert "memorisation" in found["rows"][0] and "memorisation" not in found["rows"][1]
     for row in found["rows"]:
@@ -92,7 +92,7 @@ def test_rows_are_names_strings_and_figures_with_interval_n_and_unit(points):
             assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == row["n"]
     assert "label" not in found["columns"] and not any("5 nearest" in note for note in found["notes"])
     assert table(found).row_count == len(found["columns"])
-    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0.000123 (-123–1)" and text(None) == "–"
+    assert text({"value": -0.000123456, "interval": [-123.4, 1.0]}) == "-0 (-123–1)" and text(None) == "–"
 
 
 def test_labels_that_were_asked_for_are_those_of_neighbours():
@@ -123,3 +123,21 @@ def test_a_share_of_none_or_all_is_not_certain(points):
     found = points.measure("far away", 100 + normal(120, 2)).figures
     assert found["precision"].value == 0 and 0.01 < found["precision"].high < 0.05
     assert found["nearest-samples"].value == 1 and 0.95 < found["nearest-samples"].low < 0.99
+
+
+@pytest.mark.parametrize(("size", "judge"), [(16, "two convolutions trained on the 60 training"), (8, "5 nearest")])
+def test_the_notes_name_the_classifier_whose_features_and_classes_are_in_the_table(size, judge):
+    """Two classes, bright above or below: of held-out data measured in place of samples, all are of their class."""
+    y = torch.arange(60) % 2
+    dark = 0.1 * normal(60, 1, size, size) - 0.5
+    dark[y == 0, :, : size // 2] += 1
+    dark[y == 1, :, size // 2 :] += 1
+    data = Arrays(dark, y, classes=["above", "below"])
+    reference = Reference.of(data, data, draws=1)
+    found = reference.tabulate([reference.measure("x", dark, y), reference.measure("other", dark, 1 - y)])
+    assert [row["label"]["value"] for row in found["rows"]] == [1, 0]
+    assert found["rows"][0]["frechet-features"]["value"] == pytest.approx(0, abs=1e-6)
+    notes = {name: [note for note in found["notes"] if note.startswith(name)] for name in ("label", "frechet-features")}
+    assert len(notes["label"]) == len(notes["frechet-features"]) == 1 and judge in notes["label"][0]
+    assert ("perceptron" in notes["frechet-features"][0]) == (size == 8)
+    assert ("1.000 (0.940–1.000) of the held-out" in notes["frechet-features"][0]) == (size == 16)

@@ -1,10 +1,12 @@
 """The exact denoiser is checked by Monte Carlo, by Tweedie's formula and by torch.distributions."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from gen_diffusion import GaussianMixture, grid_mixture
+from gen_diffusion import Gaussian, GaussianMixture, Observation, Poisson, grid_mixture, matrix, observe
 from gen_diffusion.mixture import posterior_mean
 
 
@@ -88,3 +90,86 @@ def test_the_posterior_mean_under_a_fitted_mixture_is_near_that_under_the_true_o
     assert ours < 1.1 * best < 0.9 * error(noisy)
     with pytest.raises(ValueError, match="a sample has 200 values; full covariances are fitted up to 128"):
         posterior_mean(torch.zeros(9, 200), torch.zeros(2, 200), 0.2)
+
+
+def observation(mixture, seed=3):
+    g = torch.Generator().manual_seed(seed)
+    A = matrix(torch.randn(2, 3, generator=g, dtype=torch.float64))
+    return observe(A, mixture.sample(1, g)[0], Gaussian(0.4), g)
+
+
+def shared(mixture, diagonal=False):
+    """The mixture with the first covariance in all components, in short and in full."""
+    weights, cov = mixture.log_weights.exp(), mixture.covs[0]
+    if diagonal:
+        cov = cov.diagonal().diag()
+    full = GaussianMixture(weights, mixture.means, cov.expand(3, 3, 3))
+    return GaussianMixture(weights, mixture.means, cov.diagonal() if diagonal else cov), full
+
+
+@pytest.mark.parametrize("kind", ["own", "one", "diagonal"])
+def test_the_posterior_is_bayes_theorem(mixture, kind):
+    """ln p(x | y) = ln p(x) + ln p(y | x) - ln p(y), at x from anywhere."""
+    prior = mixture if kind == "own" else shared(mixture, kind == "diagonal")[0]
+    obs = observation(prior)
+    x = 2 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bayes = prior.log_prob(x) + obs.log_prob(x) - prior.evidence(obs)
+    torch.testing.assert_close(prior.posterior(obs).log_prob(x), bayes, rtol=1e-10, atol=1e-8)
+
+
+def test_the_evidence_and_the_posterior_mean_by_monte_carlo(mixture):
+    """p(y) is the mean likelihood over a million draws of the prior, which weighs them to the posterior mean."""
+    obs, g = observation(mixture), torch.Generator().manual_seed(1)
+    x = mixture.sample(1_000_000, g)
+    log_w = obs.log_prob(x)
+    assert mixture.evidence(obs).item() == pytest.approx((log_w.logsumexp(0) - math.log(len(x))).item(), abs=0.02)
+    posterior = mixture.posterior(obs)
+    torch.testing.assert_close(posterior.log_weights.exp() @ posterior.means, log_w.softmax(0) @ x, atol=0.03, rtol=0)
+
+
+def test_the_conditional_score_is_the_sum_of_the_prior_s_and_the_likelihood_s(mixture):
+    """grad ln p(x | y; sigma) by differences, and Tweedie's conditional denoiser, at each noise level."""
+    posterior = mixture.posterior(observation(mixture))
+    x, h = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 1e-5
+    for sigma in (0.3, 2.0):
+        steps = h * torch.eye(3, dtype=torch.float64)
+        slope = torch.stack([posterior.log_prob(x + s, sigma) - posterior.log_prob(x - s, sigma) for s in steps], 1)
+        torch.testing.assert_close(posterior.score(x, sigma), slope / (2 * h), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_shared_covariance_is_that_of_every_component(mixture, diagonal):
+    """Density, denoiser, component, radius, draws, and levels of each sample are those of the full form."""
+    short, full = shared(mixture, diagonal)
+    x = 3 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sigma in (0.0, 0.7, torch.tensor([0.1, 1.0, 5.0, 80.0], dtype=torch.float64), math.inf):
+        torch.testing.assert_close(short(x, sigma), full(x, sigma))
+        torch.testing.assert_close(short.responsibilities(x, sigma), full.responsibilities(x, sigma))
+        if sigma is not math.inf:
+            torch.testing.assert_close(short.log_prob(x, sigma), full.log_prob(x, sigma))
+    torch.testing.assert_close(short.radius(x), full.radius(x))
+    torch.testing.assert_close(short.covs.expand(3, 3, 3), full.covs)
+    draws = short.sample(200_000, torch.Generator().manual_seed(0))
+    centred = draws - short.means[short.responsibilities(draws).argmax(1)]
+    assert centred.shape == (200_000, 3)
+    torch.testing.assert_close(draws.mean(0), short.log_weights.exp() @ short.means, atol=0.05, rtol=0)
+
+
+def test_the_radius_is_chi_distributed():
+    """E[radius^2] is the dimension for draws of well separated components, whatever their covariances."""
+    g = torch.Generator().manual_seed(0)
+    roots = torch.randn(2, 5, 5, generator=g, dtype=torch.float64)
+    far = torch.stack([torch.zeros(5), torch.full((5,), 500.0)]).double()
+    mixture = GaussianMixture(torch.ones(2).double(), far, roots @ roots.mT + torch.eye(5))
+    squares = mixture.radius(mixture.sample(20_000, g)) ** 2
+    assert squares.mean().item() == pytest.approx(5, abs=0.1)
+    assert squares.var().item() == pytest.approx(10, abs=0.7)
+
+
+def test_only_linear_gaussian_observations_have_an_exact_posterior(mixture):
+    for obs in (
+        Observation(lambda x: x[:, :1] ** 2, torch.ones(1), Gaussian(0.1)),
+        Observation(matrix(torch.ones(1, 3).double()), torch.ones(1), Poisson(2.0)),
+    ):
+        with pytest.raises(ValueError, match="for a Linear operator with Gaussian noise alone"):
+            mixture.posterior(obs)

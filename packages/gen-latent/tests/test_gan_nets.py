@@ -58,7 +58,7 @@ def test_downsampling_is_a_quarter_of_the_transpose_of_upsampling():
 # ---------------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize("size", [4, 8, 32])
+@pytest.mark.parametrize("size", [4, 8, 32, 28, 5])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_networks_answer_in_the_shapes_of_pictures_and_logits(name, size):
     seed_all(0)
@@ -67,10 +67,10 @@ def test_networks_answer_in_the_shapes_of_pictures_and_logits(name, size):
     assert DISCRIMINATORS[name](size)(x).shape == (2,)
 
 
-@pytest.mark.parametrize("size", [6, 7, 12, 3])
+@pytest.mark.parametrize(("size", "near"), [(9, "8 or 10"), (30, "28 or 32"), (3, "4"), (65, "64 or 80")])
 @pytest.mark.parametrize("make", [*GENERATORS.values(), *DISCRIMINATORS.values()])
-def test_a_size_that_cannot_be_halved_is_refused(make, size):
-    with pytest.raises(ValueError, match=f"pictures of {size} pixels cannot be halved down to 4; resize them"):
+def test_a_size_that_cannot_be_halved_is_refused(make, size, near):
+    with pytest.raises(ValueError, match=f"{size} pixels cannot be halved down to 4 to 7; resize them, say to {near}$"):
         make(size)
 
 

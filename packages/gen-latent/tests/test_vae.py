@@ -358,10 +358,11 @@ def test_the_convolutional_networks_fit_together_and_see_each_picture_alone():
     log_w = vae.log_weights(x, 2, noise=noise)
     assert log_w.shape == (2, 3)
     torch.testing.assert_close(vae.log_weights(x[1:2], 2, noise=noise[:, 1:2]), log_w[:, 1:2], rtol=1e-4, atol=1e-3)
+    assert ConvDecoder(1, 28, 5, 8)(ConvEncoder(1, 28, 5, 8)(torch.zeros(2, 1, 28, 28))).shape == (2, 1, 28, 28)
     assert ConvDecoder(3, 16, 5, 8, spatial=1)(ConvEncoder(3, 16, 5, 8, spatial=1)(x)).shape == x.shape
     assert ConvEncoder(3, 16, 5, 8, spatial=1)(x).shape == (3, 5, 8, 8)
-    with pytest.raises(ValueError, match="24 pixels cannot be halved"):
-        ConvEncoder(3, 24, 5)
+    with pytest.raises(ValueError, match="25 pixels cannot be halved"):
+        ConvEncoder(3, 25, 5)
     for make in (ConvEncoder, ConvDecoder):
         with pytest.raises(ValueError, match="18 pixels cannot be halved 2 times"):
             make(3, 18, 5, spatial=2)

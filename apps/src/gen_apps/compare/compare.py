@@ -19,7 +19,7 @@ from gen_apps.compare.sheets import bars, sheets
 from gen_apps.compare.words import gaps, paragraph
 from gen_apps.energy import Place
 from gen_apps.results import write_results
-from gen_core import Run, quality
+from gen_core import Run
 from gen_core.scales import text
 
 
@@ -53,7 +53,7 @@ def compare(config: Compare) -> None:
     spent = {cost["name"]: cost for cost in costs}
     write_results(config.json, "compare", config, [*(row | spent.get(n, {}) for n, row in rows.items()), *pairs])
     rich.print(_shown(rows))
-    print(f"{said}\n{written}, {_page(run, config, rows, costs, drawn, said, bench.n)}; {seconds:.0f} s")
+    print(f"{said}\n{written}, {_page(run, config, rows, costs, drawn, said, bench)}; {seconds:.0f} s")
 
 
 def _spent(sampler: Sampled) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _page(
     costs: list[dict[str, Any]],
     drawn: dict[str, Tensor],
     said: str,
-    n: int,
+    bench: Bench,
 ) -> Path:
     columns = _columns(rows)
     return pages.write(
@@ -96,9 +96,9 @@ def _page(
         sheets=sheets(drawn),
         columns=columns,
         rows=list(rows.values()),
-        notes=[note for name, note in quality.NOTES.items() if not name or name in columns],
+        notes=bench.reference.notes(columns),
         bars=bars(rows),
-        n=n,
+        n=bench.n,
         steps=config.steps,
         batch_size=config.batch_size,
         costs=[(c["name"], f"{c['parameters']:,}", c["energy"], c["per sample"], c["carbon"]) for c in costs],

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen_apps.command import Averaged
 from gen_apps.compare.config import Compare
 from gen_apps.data import Subject
 from gen_apps.diffusion import build as build_diffusion
-from gen_apps.diffusion.config import DiffusionOptim, Likelihood, TrainDiffusion
-from gen_apps.diffusion.flags import Sampler
+from gen_apps.diffusion.config import Likelihood, TrainDiffusion
 from gen_apps.diffusion.likelihood import likelihood
 from gen_apps.diffusion.train import train as train_diffusion
 from gen_apps.diffusion.trained import TrainedDiffusion
@@ -27,6 +25,7 @@ from gen_apps.gan.config import TrainGAN
 from gen_apps.gan.train import train as train_gan
 from gen_apps.gan.trained import TrainedGAN
 from gen_apps.identity import train_in
+from gen_apps.recipes import defaults
 from gen_apps.training import training_cost
 from gen_apps.vae import build as build_vae
 from gen_apps.vae.config import TrainVAE
@@ -39,7 +38,8 @@ from gen_core.runtime import generator
 from gen_diffusion.explain import Counted
 from gen_latent import nll
 
-SHARED = ("data", "size", "channels", "held_out", "flip", "seed", "machine", "place")
+SHARED = ("data", "size", "channels", "held_out", "classes", "flip", "seed", "machine", "place")
+PIXELS = 60_000  # of held-out data whose likelihood under the VAE is bounded, by 500 draws each
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ class Sampled:
 
 
 def configurations(config: Compare) -> dict[str, Any]:
-    """Of each family asked for: its own defaults, but for the budget, and without labels."""
+    """Of each family asked for: its own defaults for the data, but for the budget, and without labels."""
     shared = {name: getattr(config, name) for name in SHARED}
-    usual = {"steps": config.steps, "batch_size": config.batch_size}
+    budget = {"steps": config.steps, "batch_size": config.batch_size}
+    vae, gan = defaults(TrainVAE, **shared), defaults(TrainGAN, **shared)
+    diffusion = defaults(TrainDiffusion, **shared)
     all_: dict[str, Any] = {
-        "vae": TrainVAE(optim=Averaged(**usual), **shared),
-        "gan": TrainGAN(optim=Averaged(**usual, clip=None), **shared),
-        "diffusion": TrainDiffusion(optim=DiffusionOptim(**usual, p_drop=1.0), sampler=Sampler(guidance=0.0), **shared),
+        "vae": replace(vae, conditional=False, optim=replace(vae.optim, **budget)),
+        "gan": replace(gan, conditional=False, optim=replace(gan.optim, **budget)),
+        "diffusion": replace(
+            diffusion,
+            optim=replace(diffusion.optim, **budget, p_drop=1.0),
+            sampler=replace(diffusion.sampler, guidance=0.0),
+        ),
     }
     return {name: all_[name] for name in config.families}
 
@@ -106,6 +112,7 @@ def _vae(run: Path, config: Compare) -> Sampled:
     trained = TrainedVAE.open(run, config.machine.device)
 
     def bits(x: Tensor) -> Estimate:
+        x = x[: max(48, PIXELS // x[0].numel())]
         values = nll(trained.network, x.to(trained.device), 500, 100, generator=generator(config.seed, "nll"))
         return mean(values / (math.log(2) * x[0].numel()))
 

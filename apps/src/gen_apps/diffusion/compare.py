@@ -38,7 +38,8 @@ DRAWN = {  # in the page's plots
 
 def compare(config: CompareSamplers) -> None:
     trained = TrainedDiffusion.open(config.run, config.device)
-    training, held_out = (_first(half, config.n) for half in trained.data())
+    training, held_out = trained.data()
+    held_out = _first(held_out, config.n)
     planned = list(_planned(config, trained))
     labels = held_out.tensors[-1]
     reference = quality.Reference.of(training, held_out, draws=config.draws)
@@ -61,7 +62,7 @@ def compare(config: CompareSamplers) -> None:
     written = trained.run.write("compare.json", {"n": len(reference.test), "step": trained.step, "rows": rows})
     write_results(config.json, "diffusion compare", config, rows)
     rich.print(_table(rows))
-    print(f"{written}, {_page(trained, rows, len(reference.test))}")
+    print(f"{written}, {_page(trained, rows, reference)}")
 
 
 def _planned(config: CompareSamplers, trained: TrainedDiffusion) -> Iterator[tuple[str, int, Sampler]]:
@@ -77,7 +78,7 @@ def _planned(config: CompareSamplers, trained: TrainedDiffusion) -> Iterator[tup
 
 
 def _first(half: Arrays, n: int) -> Arrays:
-    """The first `n` samples: as many of all sets, so that their distances are biased alike."""
+    """At most `n` samples."""
     return Arrays(*half[torch.arange(min(n, len(half)))], classes=half.classes)
 
 
@@ -95,7 +96,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _page(trained: TrainedDiffusion, rows: list[dict[str, Any]], n: int) -> Path:
+def _page(trained: TrainedDiffusion, rows: list[dict[str, Any]], reference: quality.Reference) -> Path:
     plots, columns = {}, [c for c in COLUMNS if c in rows[0]]
     *drawn, floor = rows
     for name, title in ((name, title) for name, title in DRAWN.items() if name in columns):
@@ -109,10 +110,10 @@ def _page(trained: TrainedDiffusion, rows: list[dict[str, Any]], n: int) -> Path
         trained.run.path / "compare.html",
         "samplers",
         title=f"Samplers on {trained.run.path.resolve().name}",
-        n=n,
+        n=len(reference.test),
         step=trained.step,
         plots=plots,
         columns=[*HEAD[1:], *columns],
         rows=rows,
-        notes=[note for name, note in quality.NOTES.items() if not name or name in columns],
+        notes=reference.notes(columns),
     )

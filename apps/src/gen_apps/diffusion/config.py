@@ -147,6 +147,40 @@ class CompareSamplers(Measures):
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
 
 
+PosteriorSampler = Literal["moments", "twisted", "mcgdiff", "pigdm", "dps", "ddrm", "ddnm", "daps", "mgdm"]
+
+
+@dataclass(frozen=True)
+class Calibrate(Measures):
+    """Measure posterior samplers where the posterior is known: 25 Gaussians seen through a random matrix."""
+
+    methods: tuple[PosteriorSampler, ...] = ("moments", "twisted", "mcgdiff", "pigdm", "dps", "ddrm")
+    """Samplers: see gen_diffusion.posterior and gen_diffusion.particles. moments: twisted by the moments of x0 given
+    x. twisted: TDS. Each is compared with the first of them on the same problems."""
+    dim: int = 8
+    """Numbers in x, even."""
+    observed: tuple[int, ...] = (2,)
+    """Numbers in y: one set of problems for each."""
+    problems: int = 20
+    """Problems of each set."""
+    levels: tuple[int, ...] = (100,)
+    """Noise levels: most methods call the network once at each. Several make a curve."""
+    particles: int = 1000
+    """Draws of one call, of which two are made."""
+    seed: int = 0
+    out: Path = Path("runs/calibrate")
+    """Directory to write calibrate.html in."""
+
+    def __post_init__(self):
+        for name, least in (("dim", 2), ("problems", 2), ("particles", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.methods or not self.observed or not self.levels or min(self.levels) < 2:
+            raise ValueError(f"--methods, --observed and --levels need one entry each, levels 2 or more; {self.levels}")
+        if self.dim % 2 or not 1 <= min(self.observed) <= max(self.observed) <= self.dim:
+            raise ValueError(f"--dim is even and --observed at most that, got {self.dim} and {self.observed}")
+
+
 @dataclass(frozen=True)
 class Learn2d(Measures):
     """Show what diffusion is on 2-D points: noise, score, samplers, what they cost."""

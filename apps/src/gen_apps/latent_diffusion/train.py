@@ -61,7 +61,7 @@ def train(config: TrainLatentDiffusion, run: Path) -> None:
 
     def measure(x: Tensor) -> dict[str, Any]:
         drawn = reference.measure("samples", x, labels)
-        return quality.tabulate([drawn, reference.training_data(), reference.gaussian(), back])
+        return reference.tabulate([drawn, reference.training_data(), reference.gaussian(), back])
 
     with averaged():
         finish_run(config, run, lambda: drawn(y), len(y), measure, labels=labels)

@@ -89,8 +89,8 @@ class Pretrain(TrainCommand):
     command: ClassVar[str] = "llm pretrain"
 
     data: Texts = (DESCRIPTIONS,)
-    """Files or folders of text (.txt, .md, .jsonl), or what `gen llm data` wrote; by default some English that
-    scikit-learn carries. Several are mixed."""
+    """Files or folders of text (.txt, .md, .jsonl), texts of `gen data list`, or what `gen llm data` wrote; by default
+    some English that scikit-learn carries. Several are mixed."""
     ratios: tuple[float, ...] = ()
     """Share of the tokens that each TEXT gives to training; by default as they are."""
     encoding: str = "utf-8"

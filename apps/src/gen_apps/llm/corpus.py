@@ -3,16 +3,18 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
+from gen_apps.catalogue.entries import SKLEARN, suggestion
+from gen_apps.catalogue.entries import of as named
 from gen_apps.llm.config import DESCRIPTIONS
 from gen_core import Run
 from gen_transformer import Corpus, Tokenizer, characters, read, train_bpe, write_shard
 from gen_transformer.chat import CHATML
+from gen_transformer.texts import handbook, kjv, shakespeare
 
 END = "<|end|>"
 CONTROLS = (END, *CHATML.controls)
@@ -34,12 +36,29 @@ def is_written(text: str) -> bool:
 
 
 def documents(text: str, encoding: str) -> list[str]:
-    """The documents of a file or folder, or of scikit-learn's descriptions of data sets."""
-    if text == DESCRIPTIONS and not Path(text).exists():
-        (package,) = cast(Any, find_spec("sklearn")).submodule_search_locations  # not imported, which takes a second
-        files = sorted((Path(package) / "datasets" / "descr").glob("*.rst"))
-        return [file.read_text(encoding="utf-8") for file in files]
-    return list(read(text, encoding=encoding))
+    """The documents of a text of the catalogue, or of a file or folder, which comes first where it is called alike."""
+    if Path(text).exists():
+        return list(read(text, encoding=encoding))
+    if found := named(text, "TEXT"):
+        entry, folder = found
+        return LOADERS[entry.name](folder)
+    there = "a file or folder with text in it, or a text of gen data list"
+    raise FileNotFoundError(f"{text} is neither a file nor a folder; give {there}{suggestion(text)}")
+
+
+def descriptions(folder: str | None = None) -> list[str]:
+    """scikit-learn's descriptions of data sets."""
+    root = SKLEARN.find("digits.rst", folder).parent
+    return [file.read_text(encoding="utf-8") for file in sorted(root.glob("*.rst"))]
+
+
+LOADERS: dict[str, Callable[[str | None], list[str]]] = {
+    DESCRIPTIONS: descriptions,
+    "shakespeare": shakespeare,
+    "handbook-en": partial(handbook, "en"),
+    "handbook-fr": partial(handbook, "fr"),
+    "kjv": kjv,
+}
 
 
 def split(name: str, texts: Sequence[str], held_out: float) -> Source:
@@ -63,7 +82,7 @@ def names(texts: Sequence[str]) -> list[str]:
     Raises:
         ValueError: for two that are alike even then.
     """
-    short = [Path(text).stem or text for text in texts]
+    short = [text.partition(":")[0] if text.partition(":")[0] in LOADERS else Path(text).stem or text for text in texts]
     found = [
         f"{Path(text).resolve().parent.name}-{name}" if short.count(name) > 1 else name
         for text, name in zip(texts, short, strict=True)

@@ -83,7 +83,7 @@ def train(config: TrainVAE, run: Path) -> None:
             pictures.save(
                 folder / "traversals of the widest latents.png", _traversals(model, codes, same), columns=len(SPREAD)
             )
-        y, (known, new) = held_out.tensors[-1], (_shifted(part, shown) for part in (subset(training), held_out))
+        y, (known, new) = held_out.tensors[-1], (_shown(part, config.binarise) for part in (training, held_out))
         classes = y if config.conditional else None
         finish_run(
             config, run, lambda: drawn(len(y), y, prior, noise=True), len(y),
@@ -100,6 +100,9 @@ def _traversals(model: VAE, codes: Tensor, same: dict[str, Tensor]) -> Tensor:
     return model.decode(way.to(device), **{name: value[: len(way)] for name, value in same.items()}).mean
 
 
-def _shifted(part: Arrays, shown: Any) -> Arrays:
+def _shown(part: Arrays, binarise: bool) -> Arrays:
+    """Data in [-1, 1]."""
+    if not binarise:
+        return part
     x, *rest = part[:]
-    return Arrays(shown(x), *rest, classes=part.classes)
+    return Arrays(2 * x - 1, *rest, classes=part.classes)

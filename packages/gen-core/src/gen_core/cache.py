@@ -1,6 +1,7 @@
 """Decoded pictures on disk, mapped into memory: they need no room of their own there, and processes share them.
 
     x, facts = stored(key, size, decode)    # uint8 (n, c, h, w); `decode(put)` is called when KEY has no entry
+    weights = stored_tensors(key, train)    # {name: tensor}, what `train()` returned when KEY had no entry
 
 An entry is KEY.pixels, the bytes of all pictures, and KEY.json, the facts about them. They lie in `$GEN_CACHE`, or else
 in `gen/pictures` below the user's cache directory, of at most `$GEN_CACHE_GB` gigabytes (20): what was not used for
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL
+import safetensors.torch
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -28,6 +30,7 @@ Facts = dict[str, Any]
 Put = Callable[[Any], object]  # takes the pixels of a picture, as `write` of a file does
 VERSION = f"1, Pillow {PIL.__version__}"  # of the layout, and of what decoded the pictures
 DAY = 86400.0  # seconds
+SMALL = 10_000_000  # bytes of tensors, at most
 
 
 def directory() -> Path:
@@ -36,7 +39,9 @@ def directory() -> Path:
     return Path(os.environ.get("GEN_CACHE") or usual)
 
 
-def stored(key: str, size: int, decode: Callable[[Put], Facts]) -> tuple[UInt8[Tensor, "n c h w"], Facts]:
+def stored(
+    key: str, size: int, decode: Callable[[Put], Facts], what: str = "pictures are decoded into memory"
+) -> tuple[UInt8[Tensor, "..."], Facts]:
     """Pictures and the facts about them, from the cache if it has them.
 
     Where the cache cannot be written, for want of room or rights, they are written into memory, which is said.
@@ -45,14 +50,33 @@ def stored(key: str, size: int, decode: Callable[[Put], Facts]) -> tuple[UInt8[T
         key: of all that decides the pictures.
         size: bytes of all pictures, at most.
         decode: calls its argument with the pixels of each picture in turn; the facts it returns hold their `shape`.
+        what: is done at every start where there is no cache, for the warning.
     """
     try:
         return _stored(directory(), key, size, decode)
     except OSError as error:
-        warnings.warn(f"pictures are decoded into memory at every start, for want of a cache: {error}", stacklevel=5)
+        warnings.warn(f"{what} at every start, for want of a cache: {error}", stacklevel=5)
     memory = io.BytesIO()
     facts = decode(memory.write)
     return torch.frombuffer(memory.getbuffer(), dtype=torch.uint8).view(facts["shape"]), facts
+
+
+def stored_tensors(key: str, compute: Callable[[], dict[str, Tensor]], what: str) -> dict[str, Tensor]:
+    """Named tensors, such as the weights of a small network, from the cache if it has them.
+
+    Args:
+        key: of all that decides them.
+        compute: makes them, a few megabytes at most.
+        what: is done at every start where there is no cache, for the warning.
+    """
+
+    def write(put: Put) -> Facts:
+        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in compute().items()})
+        put(content)
+        return {"shape": [len(content)]}
+
+    content, _ = stored(key, SMALL, write, what)
+    return safetensors.torch.load(content.numpy().tobytes())
 
 
 def _stored(root: Path, key: str, size: int, decode: Callable[[Put], Facts]) -> tuple[Tensor, Facts]:
@@ -83,7 +107,7 @@ def _read(root: Path, key: str) -> Facts | None:
             return facts
     except (ValueError, KeyError, TypeError, OSError) as error:
         why = f"it is damaged ({error})"
-    warnings.warn(f"the cache of pictures {file} is rebuilt: {why}", stacklevel=7)
+    warnings.warn(f"the cache {file} is rebuilt: {why}", stacklevel=7)
     return None
 
 

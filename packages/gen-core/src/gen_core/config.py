@@ -84,7 +84,14 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return walk(a, b, "")
 
 
-def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str, flags: type[T] | None = None) -> R:
+def cli(
+    main: Callable[[T], R],
+    args: Sequence[str] | None = None,
+    *,
+    prog: str,
+    flags: type[T] | None = None,
+    default: T | None = None,
+) -> R:
     """Call `main` with its configuration, read from the command line: one flag per field, helped by its docstring.
 
     `--config FILE` takes the values of a config.json, such as a run's, in place of the defaults.
@@ -97,14 +104,16 @@ def cli(main: Callable[[T], R], args: Sequence[str] | None = None, *, prog: str,
         args: the command line, without the program; by default that of the process.
         prog: the words typed so far, as "gen diffusion train".
         flags: the dataclass, for a function without annotations.
+        default: a configuration whose values are the defaults, unless `--config` gives others.
     """
     import tyro  # 0.2 s
 
     config_type: Any = flags or next(iter(get_type_hints(main).values()))
     try:
-        words, default = _config_file(config_type, sys.argv[1:] if args is None else args)
+        words, stored = _config_file(config_type, sys.argv[1:] if args is None else args)
         words = ["--help"] if {"-h", "--help"} & {*words} else words  # of all flags, whatever was given already
-        how: Any = {} if default is None else {"default": default}
+        usual = default if stored is None else stored
+        how: Any = {} if usual is None else {"default": usual}
         return main(tyro.cli(config_type, prog=prog, args=words, config=(tyro.conf.CascadeSubcommandArgs,), **how))
     except (ValueError, TypeError, ImportError, OSError) as error:
         if os.environ.get("GEN_TRACEBACK"):

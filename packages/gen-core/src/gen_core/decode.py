@@ -63,7 +63,7 @@ def decode(
         found = image.size
         if channels != 4 and (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = _fitted(image.convert(MODES[channels]), *size)
+        image = fitted(image.convert(MODES[channels]), *size)
     pixels = np.asarray(image)
     return found, pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -88,8 +88,8 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(scaled.astype(np.uint8))
 
 
-def _fitted(image: Any, height: int, width: int) -> Any:
-    """The largest central part of the shape height : width, resized to it."""
+def fitted(image: Any, height: int, width: int, average: bool = False) -> Any:
+    """The largest central part of the shape height : width, resized to it by Lanczos' filter, or by averages."""
     from PIL import Image
 
     if image.size == (width, height):
@@ -100,4 +100,5 @@ def _fitted(image: Any, height: int, width: int) -> Any:
         across, down = image.width, image.width * height / width
     left, top = (image.width - across) // 2, (image.height - down) // 2
     box = (left, top, left + across, top + down)
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    how = Image.Resampling.BOX if average else Image.Resampling.LANCZOS
+    return image.resize((width, height), how, box=box)

@@ -28,6 +28,8 @@ _descriptors: set[int] = set()  # of the locks that this process holds
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path with the suffix of `path`, to write to; it replaces `path` after the block, and is deleted by an error."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:

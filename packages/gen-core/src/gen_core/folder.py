@@ -20,6 +20,7 @@ from gen_core.cache import Facts, Put, stored
 from gen_core.data import Arrays
 from gen_core.decode import SUFFIXES, UNREADABLE, Channels, decode, is_grey, opened
 
+Decode = Callable[[bytes, tuple[int, int], Channels], tuple[tuple[int, int], np.ndarray]]
 BLOCK = 256  # pictures in memory at a time
 
 
@@ -41,7 +42,7 @@ def folder(path: str | Path, size: int | tuple[int, int], *, channels: Channels 
     """
     root = Path(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give digits, points:NAME, hub:NAME or a folder of pictures")
+        raise FileNotFoundError(f"{root} is no folder; give a folder of pictures, with one sub-folder a class")
     files = list(_files(root))
     loose = [f for f in files if f.parent == root]
     if loose and len(loose) < len(files):
@@ -54,7 +55,7 @@ def folder(path: str | Path, size: int | tuple[int, int], *, channels: Channels 
     classes = [root.name] if loose else sorted({f.relative_to(root).parts[0] for f in files})
     labels = [0 if loose else classes.index(f.relative_to(root).parts[0]) for f in files]
     names = [str(f.relative_to(root)) for f in files]
-    return _Files(str(root), names, lambda i: files[i].read_bytes()).arrays(labels, classes, size, channels)
+    return Encoded(str(root), names, lambda i: files[i].read_bytes()).arrays(labels, classes, size, channels)
 
 
 def hub(name: str, size: int | tuple[int, int], split: str = "train", *, channels: Channels | None = None) -> Arrays:
@@ -80,7 +81,7 @@ def hub(name: str, size: int | tuple[int, int], split: str = "train", *, channel
         picture = pictures[i][columns["Image"]]
         return picture["bytes"] or Path(picture["path"]).read_bytes()
 
-    found = _Files(name, [f"row {i}" for i in range(len(rows))], read)
+    found = Encoded(name, [f"row {i}" for i in range(len(rows))], read)
     return found.arrays(list(rows[label]) if label else [0] * len(rows), names, size, channels)
 
 
@@ -96,19 +97,23 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class _Files:
+class Encoded:
     """Encoded pictures, read by number."""
 
     where: str
     names: Sequence[str]
     read: Callable[[int], bytes]
+    decoded: Decode = decode
+    """Bytes, (height, width) and channels -> the size that was found and the pixels."""
 
     def arrays(
         self, labels: Sequence[int], classes: Sequence[str], size: int | tuple[int, int], channels: Channels | None
     ) -> Arrays:
+        """Pictures of one size, as bytes, and their labels; classes without a readable picture are left out."""
         shape = (size, size) if isinstance(size, int) else size
         digests = self._each(range(len(self.names)), lambda i: blake2b(self.read(i), digest_size=16).digest())
-        key = blake2b(repr((shape, channels)).encode() + b"".join(digests), digest_size=16).hexdigest()
+        how = (shape, channels) if self.decoded is decode else (shape, channels, self.decoded.__name__)
+        key = blake2b(repr(how).encode() + b"".join(digests), digest_size=16).hexdigest()
         most = len(labels) * (channels or 3) * shape[0] * shape[1]
         x, facts = stored(key, most, lambda put: self._decode_all(put, shape, channels))
         self._tell(facts, shape)
@@ -126,7 +131,6 @@ class _Files:
 
     def _decode_all(self, put: Put, size: tuple[int, int], channels: Channels | None) -> Facts:
         """Decode all pictures, one after another; unreadable ones are in the facts, with the reason."""
-        numbers = range(len(self.names))
         numbers = range(len(self.names))
         channels = channels or (1 if all(self._each(numbers, self._is_grey)) else 3)
         broken: dict[str, str] = {}
@@ -156,7 +160,7 @@ class _Files:
     def _decode(self, i: int, size: tuple[int, int], channels: Channels) -> tuple[tuple[int, int], np.ndarray] | str:
         """(width and height in the file, pixels), or why it cannot be read."""
         try:
-            return decode(self.read(i), size, channels)
+            return self.decoded(self.read(i), size, channels)
         except UNREADABLE as error:
             return str(error) or type(error).__name__
 
@@ -168,7 +172,7 @@ class _Files:
             more = " ..." if len(broken) > 3 else ""
             warnings.warn(f"skipped {len(broken)} of {len(self.names)} pictures: {shown}{more}", stacklevel=4)
         wanted = f"{size[1]}x{size[0]}"
-        if sizes != [wanted]:
+        if sizes != [wanted] and self.decoded is decode:
             shape = "squares" if size[0] == size[1] else "their centre"
             said = f"pictures of {' to '.join(sizes)} were cropped to {shape} and resized to {wanted}"
             warnings.warn(said, stacklevel=4)

@@ -45,6 +45,8 @@ def grid(x: Float[Tensor, "n c h w"], columns: int | None = None) -> UInt8[np.nd
 
 def save(path: str | Path, x: Float[Tensor, "n ..."], columns: int | None = None, labels: Tensor | None = None) -> None:
     """Write a PNG of pictures `(n, c, h, w)` in [-1, 1] as a grid, or of points `(n, 2)` as a scatter."""
+    if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"a picture is a file of type png, jpg or webp, got {path}; name it {Path(path).name}.png")
     if x.ndim == 4:
         from PIL import Image
 

@@ -15,7 +15,7 @@ Nothing here depends on the seed of a run: the same samples have the same figure
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gen_core.classifier import hidden_units
+from gen_core.classifier import convolutions, hidden_units
 from gen_core.data import Arrays
 from gen_core.distances import (
     distance_blocks,
@@ -40,6 +40,7 @@ from gen_core.metrics import PRDC, NearestNeighbour, frechet
 from gen_core.runtime import generator
 from gen_core.scales import scale, text
 
+LARGE = 16  # pixels of a side from which a classifier of pictures has convolutions
 COLUMNS = (  # every figure, in the order of tables
     "frechet",
     "frechet-features",
@@ -97,11 +98,12 @@ def difference(a: Measured, b: Measured, column: str) -> Estimate:
 class Reference:
     """Held-out data that samples are measured against, and training data that they may have been copied from."""
 
+    data: Arrays  # all training data
     train: Float[Tensor, "m d"]
     test: Float[Tensor, "n d"]
     y_train: Int[Tensor, "m"] | None
     y_test: Int[Tensor, "n"] | None
-    pictures: bool
+    shape: tuple[int, ...]  # of a sample
     draws: int
 
     @classmethod
@@ -115,7 +117,7 @@ class Reference:
         (x, y), (x_test, y_test) = _some(train, max(n, min(len(train), 2 * most))), _some(test, n)
         if n < 4:
             raise ValueError(f"quality needs 4 held-out and training samples at least, got {n}; hold out more data")
-        return cls(flat(x), flat(x_test), y, y_test, x.ndim == 4, draws)
+        return cls(train, flat(x), flat(x_test), y, y_test, tuple(x.shape[1:]), draws)
 
     def measure(self, name: str, samples: Float[Tensor, "n ..."], labels: Int[Tensor, "n"] | None = None) -> Measured:
         """Compare samples, at most as many as held-out data; `labels` are the classes that were asked for."""
@@ -128,11 +130,11 @@ class Reference:
     def gaussian(self) -> Measured:
         """Figures of independent pixels or coordinates of the right mean and variance."""
         noise = torch.randn(self.test.shape, generator=generator("quality", "gaussian"), dtype=torch.float64)
-        name = "Gaussian per pixel" if self.pictures else "Gaussian per coordinate"
+        name = "Gaussian per pixel" if len(self.shape) == 3 else "Gaussian per coordinate"
         return self._measure(name, noise * self.train.std(0) + self.train.mean(0), None)
 
     def _measure(self, name: str, x: Tensor, labels: Tensor | None, own: bool = False) -> Measured:
-        compared = _Compared(x, self.test[: len(x)], None if own else self.train, self.features)
+        compared = _Compared(x, self.test[: len(x)], None if own else self.train, self._judge.features)
         whole = torch.arange(len(x))
         values = compared.figures(whole, whole)
         halves = [[compared.figures(*half) for half in pair] for pair in self._halves(len(x))]
@@ -141,8 +143,8 @@ class Reference:
         figures = {c: Estimate.of(v, differences[c], len(x), bounds=bounds[c]) for c, v in values.items()}
         ends = [c for c, v in values.items() if bounds[c] == (0, 1) and v in (0, 1)]  # where half samples do not differ
         figures |= {c: proportion(values[c], len(x)) for c in ends}
-        if labels is not None and self.classify is not None:
-            right = self.classify(self.test if own else x) == labels[: len(x)].cpu()
+        if labels is not None and self._judge.classify is not None:
+            right = self._judge.classify(self.test if own else x) == labels[: len(x)].cpu()
             figures["label"] = proportion(right.double().mean().item(), len(right))
         return Measured(name, len(x), figures, differences)
 
@@ -154,26 +156,59 @@ class Reference:
                                         for o in (torch.randperm(n, generator=g) for _ in range(2)))  # fmt: skip
             yield (a, a_test), (b, b_test)
 
+    def tabulate(self, measured: Sequence[Measured]) -> dict[str, Any]:
+        """Rows of figures, the names of those that any row has, and what they mean."""
+        columns = [c for c in COLUMNS if any(c in m.figures for m in measured)]
+        return {"columns": columns, "rows": [m.row() for m in measured], "notes": self.notes(columns)}
+
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        """What the figures of these names mean."""
+        return [note for name, note in {**NOTES, **self._judge.notes}.items() if not name or name in columns]
+
     @cached_property
-    def _classes(self) -> Tensor | None:
+    def _judge(self) -> "_Judge":
         y = self.y_train
-        return y if y is not None and len(y.unique()) > 1 else None
+        if y is None or len(y.unique()) < 2:
+            return _Judge()
+        if len(self.shape) == 3 and min(self.shape[1:]) >= LARGE:
+            return self._convolutions()
+        return self._small(y)
 
-    @cached_property
-    def features(self) -> Callable[[Tensor], Tensor] | None:
-        """Hidden units of a classifier of pictures, where there are classes."""
-        n = len(self.test)
-        return hidden_units(self.train[:n], self._classes[:n]) if self.pictures and self._classes is not None else None
-
-    @cached_property
-    def classify(self) -> Callable[[Tensor], Tensor] | None:
-        """Class by 5 nearest neighbours among the training data, where there are classes."""
+    def _small(self, y: Tensor) -> "_Judge":
+        """A perceptron's hidden units, of pictures; classes by 5 nearest neighbours in the training data."""
         from sklearn.neighbors import KNeighborsClassifier
 
-        if self._classes is None:
-            return None
-        model = KNeighborsClassifier(5).fit(self.train.numpy(), self._classes.numpy())
-        return lambda x: torch.as_tensor(model.predict(x.numpy()))
+        model, n = KNeighborsClassifier(5).fit(self.train.numpy(), y.numpy()), len(self.test)
+        features = hidden_units(self.train[:n], y[:n]) if len(self.shape) == 3 else None
+        return _Judge(features, lambda x: torch.as_tensor(model.predict(x.numpy())))
+
+    def _convolutions(self) -> "_Judge":
+        """Hidden units and classes of convolutions that were trained on all training data."""
+        net = convolutions(self.data)
+        whole = lambda x: 2 * x.unflatten(1, self.shape) - 1
+        classify = lambda x: net.classify(whole(x))
+        right = proportion((classify(self.test) == self.y_test).double().mean().item(), len(self.test))
+        which = (
+            f"two convolutions trained on the {len(self.data):,} training pictures, which give the right class to "
+            f"{text(right.figure())} of the held-out ones"
+        )
+        return _Judge(
+            lambda x: net.features(whole(x)),
+            classify,
+            {
+                "frechet-features": f"frechet-features: the same distance on the 64 hidden units of {which}.",
+                "label": f"label: share of samples that have the class asked for by {which}, a ceiling.",
+            },
+        )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What features and classes of samples come from, as functions of `flat` samples, and notes that say it."""
+
+    features: Callable[[Tensor], Tensor] | None = None
+    classify: Callable[[Tensor], Tensor] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Compared:
@@ -230,14 +265,9 @@ def assess(
         most, draws: as in `Reference.of`.
     """
     reference = Reference.of(train, test, most=most, draws=draws)
-    return tabulate([reference.measure("samples", fake, labels), reference.training_data(), reference.gaussian()])
-
-
-def tabulate(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Rows of figures, the names of those that any row has, and what they mean."""
-    columns = [c for c in COLUMNS if any(c in m.figures for m in measured)]
-    notes = [note for name, note in NOTES.items() if not name or name in columns]
-    return {"columns": columns, "rows": [m.row() for m in measured], "notes": notes}
+    return reference.tabulate(
+        [reference.measure("samples", fake, labels), reference.training_data(), reference.gaussian()]
+    )
 
 
 def table(quality: Mapping[str, Any]) -> Any:

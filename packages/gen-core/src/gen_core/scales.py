@@ -5,7 +5,7 @@ scale("val/recall")  # Scale(better="higher is better", low=0.0, high=1.0)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf, log10
 from typing import Any
 
 __all__ = ["Scale", "scale", "text"]
@@ -56,14 +56,19 @@ def scale(name: str) -> Scale:
 
 
 def text(entry: Any, digits: int = 3) -> str:
-    """An entry of a row of results for a reader: its value, and its interval with one digit less.
+    """An entry of a row of results for a reader; its interval decides the decimals: two digits of its width.
 
-    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]}), text(12), text(None)
-    ('0.987 (0.98–1)', '12', '–')
+    >>> text({"value": 0.9866, "interval": [0.9768, 1.0]}), text({"value": 2.019, "interval": [2.004, 2.034]})
+    ('0.987 (0.977–1.000)', '2.019 (2.004–2.034)')
+    >>> text(12), text(0.12345), text(None)
+    ('12', '0.123', '–')
     """
-    if isinstance(entry, Mapping):
-        ends = [text(float(end), digits - 1) for end in entry.get("interval", ())]
-        return text(entry["value"], digits) + (f" ({'–'.join(ends)})" if ends else "")
-    if isinstance(entry, float):
-        return f"{entry:.0f}" if 10**digits - 0.5 <= abs(entry) < 1e6 else f"{entry:.{digits}g}"
-    return "–" if entry is None else str(entry)
+    if not isinstance(entry, Mapping):
+        return "–" if entry is None else f"{entry:.{digits}g}" if isinstance(entry, float) else str(entry)
+    if not (ends := entry.get("interval")) or not 0 < (width := float(ends[1]) - float(ends[0])) < inf:
+        return text(entry["value"], digits) + (
+            f" ({'–'.join(text(float(end), digits) for end in ends)})" if ends else ""
+        )
+    decimals = max(0, 1 - floor(log10(width * (1 + 1e-9))))  # of .1 as of .1 but for rounding
+    shown = (f"{x:.{decimals}f}" if decimals < 7 else f"{x:.2g}" for x in (entry["value"], *ends))
+    return "{} ({}–{})".format(*shown)

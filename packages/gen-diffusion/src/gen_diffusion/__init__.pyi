@@ -1,7 +1,9 @@
 from .adapt import discrete, from_eps, from_score, from_v, from_velocity, from_x0
 from .bound import elbo, optimal_variance, posterior_error
+from .calibration import Calibration, Problem, calibrate, difference, lattice_levels, lattice_problem
 from .clatr import CLaTr, CLaTrTask
 from .condition import Condition
+from .convergence import Convergence, convergence, plot_convergence
 from .denoise import Denoiser, Preconditioned, noised
 from .director import Director
 from .dit import DiT
@@ -49,14 +51,17 @@ from .loss import (
     variational_weight,
     view_weight,
 )
+from .mcgdiff import MCGDiff, mcgdiff
 from .mixture import GaussianMixture
 from .mlp import MLP
 from .motion import Trajectories, draw_trajectories, motion_score
 from .networks import load
 from .noise import initial_noise, keyed
 from .operators import Gaussian, Linear, Observation, Poisson, decomposed, matrix, observe
+from .particles import ParticleSampler, mcgdiff_sample, moments_sample, twisted_sample
 from .points import grid, grid_mixture, moons, rings, swiss_roll
 from .posterior import daps, ddnm, ddrm, dps, mgdm, pigdm, pigdm_denoiser
+from .resample import effective_size, multinomial, residual, stratified, systematic
 from .sample import (
     Snapshot,
     Step,
@@ -84,10 +89,12 @@ from .schedule import (
     vp_time,
     zero_terminal_snr,
 )
+from .smc import FeynmanKac, Particles, smc
 from .task import DiffusionTask
 from .text import BytePairs, Characters, Texted, TextEncoder, Words, embed_captions, tokenise
 from .tomography import crosswell, radon, rays, ricker, seismic, stations
 from .trajectory import to_features, to_poses
+from .twisted import Twist, Twisted, isotropic, likelihood, moments, noisy, twisted, untwisted
 from .unet import UNet
 from .variation import total_variation
 from .view import View, convert
@@ -97,25 +104,34 @@ __all__ = [
     "BytePairs",
     "CLaTr",
     "CLaTrTask",
+    "Calibration",
     "Characters",
     "Condition",
+    "Convergence",
     "Denoiser",
     "DiT",
     "DiffusionTask",
     "Director",
+    "FeynmanKac",
     "Gaussian",
     "GaussianMixture",
     "Linear",
     "LogLikelihood",
+    "MCGDiff",
     "Observation",
+    "ParticleSampler",
+    "Particles",
     "Poisson",
     "Preconditioned",
+    "Problem",
     "Scene",
     "Snapshot",
     "Step",
     "TextEncoder",
     "Texted",
     "Trajectories",
+    "Twist",
+    "Twisted",
     "UNet",
     "Uncertainty",
     "View",
@@ -127,6 +143,7 @@ __all__ = [
     "bits_per_dim",
     "block_mean",
     "blur",
+    "calibrate",
     "cfg",
     "channel_mean",
     "churn",
@@ -135,6 +152,7 @@ __all__ = [
     "clipping",
     "compressed_sensing",
     "constant",
+    "convergence",
     "convert",
     "corrected",
     "cosine",
@@ -149,6 +167,7 @@ __all__ = [
     "decomposed",
     "denoising_loss",
     "dequantise",
+    "difference",
     "discrete",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -158,6 +177,7 @@ __all__ = [
     "draw_trajectories",
     "drop",
     "edm_weight",
+    "effective_size",
     "elbo",
     "embed_captions",
     "euler",
@@ -176,9 +196,13 @@ __all__ = [
     "initial_noise",
     "inpaint",
     "interval",
+    "isotropic",
     "karras",
     "keyed",
     "kspace_lines",
+    "lattice_levels",
+    "lattice_problem",
+    "likelihood",
     "linear",
     "linear_betas",
     "load",
@@ -186,39 +210,53 @@ __all__ = [
     "log_normal",
     "masked_loss",
     "matrix",
+    "mcgdiff",
+    "mcgdiff_sample",
     "mgdm",
     "min_snr_weight",
+    "moments",
+    "moments_sample",
     "moons",
     "motion_kernel",
     "motion_score",
     "mri",
+    "multinomial",
     "noised",
+    "noisy",
     "observe",
     "optimal_variance",
     "ot_pairing",
     "phase_retrieval",
     "pigdm",
     "pigdm_denoiser",
+    "plot_convergence",
     "posterior_error",
     "psnr",
     "radon",
     "rays",
     "rec601",
+    "residual",
     "ricker",
     "rings",
     "sample",
     "seismic",
     "separable",
+    "smc",
     "spread_over_error",
     "ssim",
     "stations",
+    "stratified",
     "swiss_roll",
+    "systematic",
     "to_features",
     "to_poses",
     "tokenise",
     "total_variation",
+    "twisted",
+    "twisted_sample",
     "uniform_discrete",
     "uniform_flow",
+    "untwisted",
     "variational_weight",
     "view_weight",
     "vp",

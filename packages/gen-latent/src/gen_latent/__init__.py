@@ -1,4 +1,4 @@
-"""Latent-variable models: auto-encoders, the VAE family, GANs, discrete codes, and networks with named tensors.
+"""Latent-variable models: auto-encoders, the VAE family, GANs, discrete codes, exact models by EM, and named tensors.
 
     vae = VAE(MLP(64, 128, 16), MLP(8, 128, 64), latents=8, likelihood=Gaussian())
     log_w = vae.log_weights(x, 50)

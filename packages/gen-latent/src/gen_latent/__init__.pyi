@@ -4,6 +4,8 @@ from .autoencoder import AutoEncoder, QuantizedAutoEncoder, corrupt, inpaint, la
 from .bounds import KLTerms, active_units, beta_elbo, dreg, effective_sample_size, elbo, iwae, kl_terms, nll
 from .discrete import Categorical, LogisticMixture
 from .distributions import Bernoulli, Distribution, Gaussian, ItakuraSaito, Normal, diag_gaussian, kl
+from .em import EMModel, Fit, LikelihoodFell, Step, em_steps, fit_em
+from .emissions import Categoricals, Emission, Gaussians, Poissons
 from .first_stage import FirstStageTask, KLAutoEncoder, PatchDiscriminator
 from .gan import (
     GANLoss,
@@ -26,58 +28,95 @@ from .gan_nets import (
 )
 from .gan_task import GANTask
 from .graph import Apply, Concat, Graph
+from .hmm import HMM
+from .kalman import (
+    Affine,
+    Belief,
+    Filtered,
+    Rule,
+    Smoothed,
+    affine,
+    kalman_filter,
+    product,
+    rts_smoother,
+    stack,
+    taylor,
+    unscented,
+)
 from .latents import largest_jump, lerp, slerp, traverse
+from .mixture import FactorAnalysis, MixtureModel, ppca
 from .modes import Modes, count_modes, good_share, nearest_mode, too_narrow
 from .nets import MLP, ConvDecoder, ConvEncoder
 from .networks import load
 from .priors import Flow, Mixture, Standard, Vamp
 from .quantize import FSQ, Quantized, Residual, VectorQuantizer, perplexity
+from .sequences import Sequences, pad_sequences
+from .ssm import LinearGaussianSSM
 from .task import AutoEncoderTask, VAETask, frozen
 from .vae import VAE, HierarchicalVAE, Level
 
 __all__ = [
     "FSQ",
+    "HMM",
     "MLP",
     "VAE",
+    "Affine",
     "Apply",
     "Augment",
     "AutoEncoder",
     "AutoEncoderTask",
+    "Belief",
     "Bernoulli",
     "Categorical",
+    "Categoricals",
     "Concat",
     "ConvDecoder",
     "ConvEncoder",
     "DCDiscriminator",
     "DCGenerator",
     "Distribution",
+    "EMModel",
+    "Emission",
+    "FactorAnalysis",
+    "Filtered",
     "FirstStageTask",
+    "Fit",
     "Flow",
     "GANLoss",
     "GANTask",
     "Gaussian",
+    "Gaussians",
     "Graph",
     "HierarchicalVAE",
     "ItakuraSaito",
     "KLAutoEncoder",
     "KLTerms",
     "Level",
+    "LikelihoodFell",
+    "LinearGaussianSSM",
     "LogisticMixture",
     "MLPDiscriminator",
     "Mixture",
+    "MixtureModel",
     "Modes",
     "Normal",
     "PatchDiscriminator",
+    "Poissons",
     "Quantized",
     "QuantizedAutoEncoder",
     "Residual",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "Rule",
+    "Sequences",
+    "Smoothed",
     "Standard",
+    "Step",
     "VAETask",
     "Vamp",
     "VectorQuantizer",
     "active_units",
+    "affine",
     "beta_elbo",
     "corrupt",
     "count_modes",
@@ -85,12 +124,15 @@ __all__ = [
     "dreg",
     "effective_sample_size",
     "elbo",
+    "em_steps",
+    "fit_em",
     "frozen",
     "good_share",
     "gradient_penalty",
     "hinge",
     "inpaint",
     "iwae",
+    "kalman_filter",
     "kl",
     "kl_terms",
     "largest_jump",
@@ -106,13 +148,20 @@ __all__ = [
     "nll",
     "non_saturating",
     "pack",
+    "pad_sequences",
     "perplexity",
+    "ppca",
+    "product",
     "reconstruction_score",
     "relativistic",
+    "rts_smoother",
     "slerp",
     "squared_gradient",
+    "stack",
+    "taylor",
     "threshold",
     "too_narrow",
     "traverse",
+    "unscented",
     "wasserstein",
 ]

@@ -60,12 +60,13 @@ class DCDiscriminator(nn.Module):
 
     def __init__(self, channels: int, size: int, width: int = 32, *, classes: int = 0, packing: int = 1):
         super().__init__()
-        c = [width * min(2**i, 8) for i in range(halvings(size) + 1)]
+        times = halvings(size)
+        c = [width * min(2**i, 8) for i in range(times + 1)]
         layers: list[nn.Module] = [nn.Conv2d(channels * packing, c[0], 3, padding=1), nn.LeakyReLU(0.2)]
         for a, b in pairwise(c):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers, nn.Flatten())
-        self.head = Projection(16 * c[-1], classes)
+        self.head = Projection((size >> times) ** 2 * c[-1], classes)
 
     def forward(self, x: Float[Tensor, "b c h w"], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b"]:
         return self.head(self.body(x), label)
@@ -162,12 +163,12 @@ class _Stages(nn.Module):
 
 @describable
 class ResidualGenerator(nn.Module):
-    """A learned 4 x 4 start modulated by z, then blocks and upsampling; its output is unbounded ([Huang24] 3.3).
+    """A learned start of 4 x 4 modulated by z, then blocks and upsampling; its output is unbounded ([Huang24] 3.3).
 
     Differs from the paper's in the filter, (1, 3, 3, 1), and in its labels: one-hot beside z, without embedding.
 
     Args:
-        channels, size: of the pictures; the size is 4 times a power of two.
+        channels, size: of the pictures; the size is 4 (to 7, which is then the start's) times a power of two.
         latents: dimensions of z.
         width: channels at full resolution, doubled at each halving up to four times.
         blocks: at each resolution.
@@ -175,9 +176,10 @@ class ResidualGenerator(nn.Module):
 
     def __init__(self, channels: int, size: int, latents: int, width: int = 64, blocks: int = 2, *, classes: int = 0):
         super().__init__()
-        c = [width * min(2**i, 4) for i in reversed(range(halvings(size) + 1))]
+        times = halvings(size)
+        c = [width * min(2**i, 4) for i in reversed(range(times + 1))]
         self.classes = classes
-        self.start = nn.Parameter(torch.randn(1, c[0], 4, 4))
+        self.start = nn.Parameter(torch.randn(1, c[0], size >> times, size >> times))
         self.scale = variance_preserving(nn.Linear(latents + classes, c[0]))
         self.stages = _Stages(c, blocks)
         self.head = variance_preserving(nn.Conv2d(c[-1], channels, 1))
@@ -192,7 +194,7 @@ class ResidualGenerator(nn.Module):
 
 @describable
 class ResidualDiscriminator(nn.Module):
-    """The mirror image of the generator; a 4 x 4 depth-wise convolution ends it ([Huang24] section 3.3).
+    """The mirror image of the generator; a depth-wise convolution of the smallest size ends it ([Huang24] section 3.3).
 
     Args:
         packing: pictures that are judged at once, side by side as channels.
@@ -202,10 +204,11 @@ class ResidualDiscriminator(nn.Module):
         self, channels: int, size: int, width: int = 64, blocks: int = 2, *, classes: int = 0, packing: int = 1
     ):
         super().__init__()
-        c = [width * min(2**i, 4) for i in range(halvings(size) + 1)]
+        times = halvings(size)
+        c = [width * min(2**i, 4) for i in range(times + 1)]
         self.stem = variance_preserving(nn.Conv2d(channels * packing, c[0], 1))
         self.stages = _Stages(c, blocks)
-        self.basis = variance_preserving(nn.Conv2d(c[-1], c[-1], 4, groups=c[-1], bias=False))
+        self.basis = variance_preserving(nn.Conv2d(c[-1], c[-1], size >> times, groups=c[-1], bias=False))
         self.head = Projection(c[-1], classes)
 
     def forward(self, x: Float[Tensor, "b c h w"], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b"]:

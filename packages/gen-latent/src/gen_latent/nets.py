@@ -15,21 +15,20 @@ from torch import Tensor, nn
 from gen_core.description import describable
 
 
-def halvings(size: int, smallest: int = 4) -> int:
-    """Number of times that a picture can be halved down to `smallest` pixels.
+def halvings(size: int) -> int:
+    """Number of times that a picture can be halved until 4 to 7 pixels are left.
 
     Raises:
-        ValueError: unless `size` is `smallest` times a power of two.
+        ValueError: unless `size` is 4, 5, 6 or 7 times a power of two.
 
-    >>> halvings(32)
-    3
+    >>> halvings(32), halvings(28)
+    (3, 2)
     """
-    times = round(math.log2(size / smallest)) if size >= smallest else -1
-    if times < 0 or smallest * 2**times != size:
-        raise ValueError(
-            f"pictures of {size} pixels cannot be halved down to {smallest}; "
-            f"resize them to {smallest} times a power of two"
-        )
+    times = max(size, 4).bit_length() - 3
+    if size < 4 or size % 2**times:
+        below, above = (max(4, ((size >> times) + more) << times) for more in (0, 1))
+        near = " or ".join(str(n) for n in sorted({below, above} - {size}))
+        raise ValueError(f"pictures of {size} pixels cannot be halved down to 4 to 7; resize them, say to {near}")
     return times
 
 
@@ -91,7 +90,7 @@ def with_labels(x: Tensor, label: Tensor | None, classes: int) -> Tensor:
 
 @describable
 class ConvEncoder(nn.Module):
-    """Halves a picture down to 4 pixels, then answers with `out` numbers, or with a map of `out` channels.
+    """Halves a picture down to 4 to 7 pixels, then answers with `out` numbers, or with a map of `out` channels.
 
     Args:
         channels, size: of the pictures.
@@ -111,7 +110,8 @@ class ConvEncoder(nn.Module):
             layers += [nn.GroupNorm(math.gcd(a // 4, 8), a), nn.SiLU(), nn.Conv2d(a, b, 4, stride=2, padding=1)]
         layers += [nn.GroupNorm(math.gcd(c[-1] // 4, 8), c[-1]), nn.SiLU()]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(16 * c[-1] + classes, out) if spatial is None else nn.Conv2d(c[-1], out, 1)
+        features = (size >> times) ** 2 * c[-1]
+        self.head = nn.Linear(features + classes, out) if spatial is None else nn.Conv2d(c[-1], out, 1)
         self.spatial, self.classes = spatial is not None, classes
 
     def forward(self, x: Float[Tensor, "b c h w"], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b ..."]:
@@ -129,7 +129,9 @@ class ConvDecoder(nn.Module):
         super().__init__()
         times = halvings(size) if spatial is None else _halvings_of_map(size, spatial, classes)
         c = [width * min(2**i, 8) for i in range(times + 1)]
-        self.stem = nn.Linear(latents + classes, 16 * c[-1]) if spatial is None else nn.Conv2d(latents, c[-1], 1)
+        self.start = (c[-1], size >> times, size >> times)
+        features = math.prod(self.start)
+        self.stem = nn.Linear(latents + classes, features) if spatial is None else nn.Conv2d(latents, c[-1], 1)
         layers: list[nn.Module] = []
         for a, b in pairwise(reversed(c)):
             layers += [
@@ -144,4 +146,4 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Float[Tensor, "b ..."], label: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b c h w"]:
         if self.spatial:
             return self.body(self.stem(z))
-        return self.body(self.stem(with_labels(z, label, self.classes)).unflatten(1, (-1, 4, 4)))
+        return self.body(self.stem(with_labels(z, label, self.classes)).unflatten(1, self.start))

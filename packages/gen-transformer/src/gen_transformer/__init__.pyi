@@ -1,4 +1,4 @@
-from . import hf
+from . import alignment, hf
 from .attention import KVCache, attention, positions, rotate, sinusoids, visible
 from .beam import Beam, beam_search
 from .bert import Bert, BertTask, mask_tokens, nsp_pairs
@@ -9,6 +9,7 @@ from .dial import Dial, dial
 from .evaluate import Score, loglikelihood, multiple_choice, score
 from .fusion import Fusion
 from .generate import complete, generate
+from .lora import adapters_off, add_lora, merge_lora
 from .loss import lm_loss, logprobs
 from .mixture import Mixture
 from .model import EncoderDecoder, Transformer, flops_per_token, parameters
@@ -49,6 +50,9 @@ __all__ = [
     "Transformer",
     "Windows",
     "Word2Vec",
+    "adapters_off",
+    "add_lora",
+    "alignment",
     "attention",
     "beam_search",
     "bytes_per_token",
@@ -67,6 +71,7 @@ __all__ = [
     "loglikelihood",
     "logprobs",
     "mask_tokens",
+    "merge_lora",
     "min_p",
     "multiple_choice",
     "nsp_pairs",

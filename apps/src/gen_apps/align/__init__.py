@@ -1,0 +1,1 @@
+"""`gen align ...`: methods of alignment on problems whose optimum or answer is known."""
