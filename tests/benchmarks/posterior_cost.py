@@ -58,7 +58,6 @@ def contestants(denoiser: nn.Module) -> dict[str, Callable[[], Tensor]]:
 def _deepinv(denoiser: nn.Module, mask: Tensor, y: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Its DPS and DDRM, which draw pictures in [0, 1] and know the network as a denoiser of those."""
     import deepinv
-    from deepinv.optim.data_fidelity import L2
 
     class Theirs(deepinv.models.Denoiser):
         def forward(self, x: Tensor, sigma: Tensor | float, **_: object) -> Tensor:
@@ -67,7 +66,7 @@ def _deepinv(denoiser: nn.Module, mask: Tensor, y: Tensor) -> dict[str, Callable
 
     physics = deepinv.physics.Inpainting(SHAPE, mask=mask.float(), noise_model=deepinv.physics.GaussianNoise(0.05))
     theirs = {
-        "deepinv DPS": deepinv.sampling.DPS(Theirs(), L2(), max_iter=LEVELS),
+        "deepinv DPS": deepinv.sampling.DPS(Theirs(), num_steps=LEVELS + 1, dtype=torch.float32),
         "deepinv DDRM": deepinv.sampling.DDRM(Theirs(), sigmas=torch.linspace(1, 0, LEVELS).numpy()),
     }
     return {name: partial(model, (y + 1) / 2 * mask, physics) for name, model in theirs.items()}

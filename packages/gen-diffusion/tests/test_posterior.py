@@ -12,6 +12,7 @@ from gen_diffusion import (
     Linear,
     Observation,
     Poisson,
+    channel_mean,
     daps,
     ddim,
     ddnm,
@@ -145,6 +146,21 @@ def test_modes_that_the_observation_cannot_tell_apart_have_their_weights(name):
     x = method(two_modes(), obs, sigmas[0] * normal(1500, (2,)), sigmas, generator=torch.Generator().manual_seed(1))
     assert (x[:, 1] > 0).double().mean().item() == pytest.approx(0.7, abs=0.06)
     assert x[:, 0].mean().item() == pytest.approx(0.5 / 1.09, abs=0.2)
+
+
+@pytest.mark.parametrize("method", [pigdm, partial(daps, sigma_data=0.5), partial(dps, sigma_data=0.5)])
+def test_a_grey_picture_is_coloured_in_all_tints_that_it_may_have(method):
+    """Three tints of one grey keep their shares .5, .3 and .2: none is lost, and their mean is no draw."""
+    tints = torch.tensor([[0.6, -0.3, -0.3], [-0.3, 0.6, -0.3], [-0.3, -0.3, 0.6]], dtype=torch.float64)
+    means = tints[:, :, None].expand(3, 3, 4).flatten(1)
+    covs = 0.1**2 * torch.eye(12, dtype=torch.float64).expand(3, 12, 12)
+    prior = GaussianMixture(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), means, covs)
+    obs, sigmas = Observation(channel_mean((3, 2, 2)), torch.zeros(1, 2, 2), Gaussian(0.05)), karras(40, 0.02, 40.0)
+    x = method(prior, obs, 40 * normal(4000, (3, 2, 2)), sigmas, generator=torch.Generator().manual_seed(1))
+    colour = x.mean((2, 3))
+    shares = colour.argmax(1).bincount(minlength=3) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), rtol=0, atol=0.04)
+    assert (colour.amax(1) > 0.4).double().mean() > 0.98  # of a tint, not between them
 
 
 @every
