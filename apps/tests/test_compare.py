@@ -94,7 +94,7 @@ def test_the_paragraph_says_who_wins_who_loses_and_who_cannot_be_told():
     assert "it is nearer than the diffusion in distance, by 0.50 (0.45–0.55)" in said
     assert "the VAE is nearer than the GMM-30 in distance, by 0.20 (0.15–0.25) and covers more than" in said
     assert "the diffusion is farther than the GMM-30 in distance, by 0.30 (0.25–0.35) and covers less than" in said
-    assert "35 network evaluations and 1.00 (0.95–1.05) J for the diffusion" in said
+    assert "35 network evaluations and 1 (0.95–1.05) J for the diffusion" in said
     assert "its memorisation is 0.10 (0.05–0.15)" in said and "a sign of copying for the diffusion." in said
 
 

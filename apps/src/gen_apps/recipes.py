@@ -25,7 +25,6 @@ RECIPES: Mapping[str, Mapping[str, Values]] = {  # data: class of the flags: val
             "optim": {"steps": 2400},
         },
         "TrainVAE": {
-            "conditional": True,
             "latents": 32,
             "network": {"width": 160},
             "optim": {"steps": 2400},

@@ -140,4 +140,4 @@ def test_the_notes_name_the_classifier_whose_features_and_classes_are_in_the_tab
     notes = {name: [note for note in found["notes"] if note.startswith(name)] for name in ("label", "frechet-features")}
     assert len(notes["label"]) == len(notes["frechet-features"]) == 1 and judge in notes["label"][0]
     assert ("perceptron" in notes["frechet-features"][0]) == (size == 8)
-    assert ("1.000 (0.940–1.000) of the held-out" in notes["frechet-features"][0]) == (size == 16)
+    assert ("1 (0.940–1) of the held-out" in notes["frechet-features"][0]) == (size == 16)

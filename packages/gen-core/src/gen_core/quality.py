@@ -278,9 +278,15 @@ def table(quality: Mapping[str, Any]) -> Any:
     shown = Table(f"n = {min(row['n'] for row in rows)}", box=None, pad_edge=False)
     for row in rows:
         shown.add_column(row["name"], justify="right")
-    shown.add_column("", style="dim")
+    shown.add_column("best", style="dim", no_wrap=True)
     for column in quality["columns"]:
-        shown.add_row(column, *(text(row.get(column)) for row in rows), scale(column).better)
+        best = (
+            scale(column)
+            .better.removesuffix(" is best")
+            .replace("lower is better", "low")
+            .replace("higher is better", "high")
+        )
+        shown.add_row(column, *(text(row.get(column)) for row in rows), best)
     shown.caption = "in brackets: 95 % intervals"
     return shown
 

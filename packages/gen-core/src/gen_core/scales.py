@@ -59,7 +59,7 @@ def text(entry: Any, digits: int = 3) -> str:
     """An entry of a row of results for a reader; its interval decides the decimals: two digits of its width.
 
     >>> text({"value": 0.9866, "interval": [0.9768, 1.0]}), text({"value": 2.019, "interval": [2.004, 2.034]})
-    ('0.987 (0.977–1.000)', '2.019 (2.004–2.034)')
+    ('0.987 (0.977–1)', '2.019 (2.004–2.034)')
     >>> text(12), text(0.12345), text(None)
     ('12', '0.123', '–')
     """
@@ -70,5 +70,8 @@ def text(entry: Any, digits: int = 3) -> str:
             f" ({'–'.join(text(float(end), digits) for end in ends)})" if ends else ""
         )
     decimals = max(0, 1 - floor(log10(width * (1 + 1e-9))))  # of .1 as of .1 but for rounding
-    shown = (f"{x:.{decimals}f}" if decimals < 7 else f"{x:.2g}" for x in (entry["value"], *ends))
+    shown = (
+        str(int(x)) if x in (0, 1) else f"{x:.{decimals}f}" if decimals < 7 else f"{x:.2g}"
+        for x in (entry["value"], *ends)
+    )
     return "{} ({}–{})".format(*shown)
