@@ -37,7 +37,6 @@ RECIPES: Mapping[str, Mapping[str, Values]] = {  # data: class of the flags: val
             "gamma_end": 1.0,
             "optim": {"steps": 2400, "lr": 1e-3},
         },
-        "Compare": {"steps": 1000},
     },
 }
 
@@ -89,9 +88,9 @@ def named(kind: type[Command], args: Sequence[str]) -> Command | None:
 def words(config: Any) -> str:
     """What a configuration has of the recipe of its data, for a reader; empty without one.
 
-    >>> from gen_apps.compare.config import Compare
-    >>> words(Compare("fashion-mnist", steps=7)), words(defaults(Compare, data="fashion-mnist"))
-    ('', 'recipe: fashion-mnist (steps 1000)')
+    >>> from gen_apps.vae.config import TrainVAE
+    >>> words(defaults(TrainVAE, data="fashion-mnist")), words(TrainVAE())
+    ('recipe: fashion-mnist (latents 32, network.width 160, optim.steps 2400)', '')
     """
     if not any(f.name == "data" for f in fields(config)):
         return ""
